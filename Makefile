@@ -1,0 +1,25 @@
+# Two commands: `make serve` and `make test`. Both set up all they need; CONTRIBUTING.md says more.
+PYTHON ?= python3
+# Options of the gateway for `make serve`, for example ARGS=--port=9000.
+ARGS ?=
+
+.PHONY: serve test bench lock clean
+
+# The gateway with JupyterLab and the teaching kernel, on 127.0.0.1:8888 or the next free port.
+serve:
+	@exec $(PYTHON) -m tools.serve $(ARGS)
+
+# Every check and every test, as this account and, if this is root, also as an ordinary one.
+test:
+	@exec $(PYTHON) -m tools.check
+
+# Measures beside the bare kernel and other gateways; fails on a missed gate.
+bench:
+	@exec $(PYTHON) -m tools.bench
+
+# Resolve requirements/*.txt again; `make lock UPGRADE=--upgrade` takes newer versions.
+lock:
+	@exec $(PYTHON) -m tools.lock $(UPGRADE)
+
+clean:
+	rm -rf build dist .venv* .serve artifacts *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `jupyter gateway`."""
+
+from .app import main
+
+main()

@@ -1,0 +1,59 @@
+"""What a person reads when the gateway is up: where it is, and lines to paste that use it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+#: Stands in a printed line for a token that the person has chosen, and that is not printed.
+PLACE_OF_TOKEN = "YOUR-TOKEN"  # noqa: S105  # not a token
+
+
+def jupyter_program() -> Path | None:
+    """The `jupyter` of this environment, if JupyterLab is in it."""
+    program = Path(sys.prefix, "bin", "jupyter")
+    return program if importlib.util.find_spec("jupyterlab") and program.exists() else None
+
+
+def lab_line(jupyter: Path, url: str, token: str, folder: Path, *, as_root: bool, display: bool) -> str:
+    """The command that starts JupyterLab on this gateway.
+
+    What a cell shows may hold JavaScript, which runs in JupyterLab's origin and may do what its user may.
+    So everything is off by which JupyterLab runs programs of its own: terminals, the extension manager
+    (it installs packages), language servers, export (LaTeX); and the folder holds nothing of value. The
+    connection class is ours because jupyter_server's loses messages with buffers on their way.
+    """
+    words = [
+        str(jupyter),
+        "lab",
+        f"--gateway-url={url}",
+        "--ServerApp.kernel_websocket_connection_class=gateway.lab.GatewayConnection",
+        "--ServerApp.authorizer_class=gateway.lab.NoExport",
+        "--ServerApp.terminals_enabled=False",
+        "--ServerApp.jpserver_extensions=jupyter_lsp=False",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.news_url=None",
+        f"--ServerApp.root_dir={folder}",
+    ]
+    if not display:
+        words.append("--no-browser")
+    if as_root:
+        words.append("--allow-root")
+    secret = f"JUPYTER_GATEWAY_AUTH_TOKEN={shlex.quote(token)} " if token else ""
+    return secret + shlex.join(words)
+
+
+def curl_line(url: str, token: str) -> str:
+    """The command that starts a kernel."""
+    words = ["curl", "--fail-with-body", "--silent", "--show-error", "-X", "POST", f"{url}api/kernels"]
+    if token:
+        words[1:1] = ["-H", f"Authorization: token {token}"]
+    return shlex.join(words)
+
+
+def has_display(environment: Mapping[str, str]) -> bool:
+    """Whether a browser could open a window here."""
+    return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))

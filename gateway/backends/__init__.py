@@ -1,0 +1,1 @@
+"""Backends make, list and destroy sandboxes; each is chosen by the name of an entry point."""

@@ -1,0 +1,421 @@
+"""One kernel: its state, its clients, and the sandbox and link that carry it.
+
+A kernel is changed by one operation at a time (start, restart, revival, shutdown); `_changing` orders
+them. It is what stays when everything below it is lost: a kernel whose process dies is started again in
+its sandbox, one whose sandbox dies is started again in a new one, both a bounded number of times,
+and whoever waits for an answer is told (protocol.md 1.7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from ..backends.base import Backend, BackendError, Sandbox
+from ..link import Link, LinkClosedError, LinkError
+from ..transport.base import TransportError
+from ..wire import messages
+from .attachment import Attachment
+from .clients import Clients, Clock, Request
+from .errors import KernelGoneError, KernelStateError
+from .launch import KernelSettings, Launch
+from .state import Event, State, advance
+
+#: Requests of all clients that may be without their answer; beyond, the oldest is no longer told.
+MAX_OUTSTANDING = 10_000
+#: Bytes of a request's header that are kept to answer in a dead kernel's place.
+MAX_HEADER = 64 * 1024
+#: Seconds that a sandbox whose link has ended may take to say why it ended.
+EXIT_WAIT = 2.0
+
+
+class _Voice:
+    """Hears one link for its kernel and goes silent with it (`gateway.link.LinkListener`)."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.outstanding: dict[int, Request] = {}
+        self.state = ""
+        self.silent = False
+
+    def on_state(self, state: str) -> None:
+        self.state = state
+        if not self.silent and state in ("idle", "busy"):
+            self._kernel.advance(Event.IDLE if state == "idle" else Event.BUSY)
+
+    def on_died(self, reason: str, asked: str | None) -> None:
+        self.outstanding.clear()
+        if not self.silent:
+            self._kernel.on_kernel_died(reason, asked)
+
+    def on_done(self, sequences: Sequence[int]) -> None:
+        for sequence in sequences:
+            self.outstanding.pop(sequence, None)
+
+    def on_log(self, text: str) -> None:
+        self._kernel.log_output(text)
+
+    def on_activity(self) -> None:
+        self._kernel.touch()
+
+
+class Kernel:
+    """A kernel as clients know it. Made by `gateway.kernels.registry.Kernels`."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        backend: Backend,
+        settings: KernelSettings,
+        clock: Clock,
+        log: logging.Logger | logging.LoggerAdapter[Any],
+        on_shut_down: Callable[[Kernel], None],
+    ) -> None:
+        """`on_shut_down` is called when a client's shutdown_request has ended the kernel."""
+        self.id = launch.request.kernel_id
+        self.name = launch.request.spec_name
+        self.owner = launch.request.owner
+        self.reason: str | None = None
+        self.last_activity = clock()
+        self._state = State.STARTING
+        self._launch = launch
+        self._backend = backend
+        self._settings = settings
+        self._clock = clock
+        self._log = log
+        self._on_shut_down = on_shut_down
+        self._sandbox: Sandbox | None = None
+        self._link: Link | None = None
+        self._voice = _Voice(self)
+        self._clients = Clients(clock)
+        self._changing = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._deleted = False
+        self._restarts = 0
+        self._ready_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what clients see ---------------------------------------------------------------------------
+
+    @property
+    def execution_state(self) -> str:
+        """One of `State`, as text."""
+        return self._state.value
+
+    @property
+    def connections(self) -> int:
+        """How many clients are attached."""
+        return len(self._clients)
+
+    def model(self) -> dict[str, Any]:
+        """The kernel's JSON in the REST API, with the exact time format that clients parse."""
+        model: dict[str, Any] = {
+            "id": self.id,
+            "name": self.name,
+            "last_activity": self.last_activity.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "execution_state": self.execution_state,
+            "connections": self.connections,
+        }
+        if self.reason is not None:
+            model["reason"] = self.reason
+        return model
+
+    async def wait_ready(self) -> None:
+        """Return when the kernel can be used or is dead."""
+        while self._state in (State.STARTING, State.RESTARTING, State.AUTORESTARTING):
+            await self._next_change()
+
+    def touch(self) -> None:
+        """Something was sent or received."""
+        self.last_activity = self._clock()
+
+    # -- operations ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to start; `wait_ready` follows it."""
+        self._spawn(self._start())
+
+    async def _start(self) -> None:
+        async with self._changing:
+            await self._bring_up()
+
+    async def interrupt(self) -> None:
+        """Have what runs interrupted; what never looks goes on. Raises `KernelStateError`."""
+        if self._link is None or self._state not in (State.IDLE, State.BUSY):
+            raise KernelStateError(
+                f"Kernel {self.id} is {self.execution_state} and cannot be interrupted. "
+                "Wait until it is idle, or restart it."
+            )
+        try:
+            await self._link.control("interrupt", within=5)
+        except LinkError as error:
+            raise KernelStateError(
+                f"Kernel {self.id} could not be interrupted: {error}. Restart it."
+            ) from error
+
+    async def restart(self) -> None:
+        """End the kernel and start it again with the same id and clients.
+
+        Its sandbox, and so its files, stay where that can be done. Raises `KernelStateError` with the
+        reason where it does not come up.
+        """
+        self._check_not_deleted()
+        task = self._spawn(self._restart())
+        try:
+            # Who asked may go away; a restart that has begun goes on.
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._check_not_deleted()
+            raise
+        if self._state is State.DEAD:
+            raise KernelStateError(f"Kernel {self.id} did not restart: {self.reason}")
+
+    async def _restart(self) -> None:
+        async with self._changing:
+            self._restarts = 0
+            await self._restart_kernel(Event.RESTART)
+
+    async def shutdown(self) -> None:
+        """End the kernel, its sandbox and every attachment; nothing of it is left. Idempotent."""
+        self._deleted = True
+        await self._cancel_tasks()
+        async with self._changing:
+            if self._link is not None and self._state in (State.IDLE, State.BUSY):
+                try:
+                    grace = self._settings.shutdown_grace
+                    await self._link.control("shutdown", {"grace": grace}, within=grace + 1)
+                except LinkError as error:
+                    self._log.info("kernel %s did not shut down by itself: %s", self.id, error)
+            await self._tear_down()
+            self._set(State.DEAD)
+            self._clients.close(KernelGoneError(self.id))
+
+    # -- clients ------------------------------------------------------------------------------------
+
+    def attach(self, session_id: str) -> Attachment:
+        """A client comes, in any state of the kernel; takes its session over from an older attachment."""
+        self._check_not_deleted()
+        attachment = Attachment(self, session_id)
+        self._clients.add(attachment)
+        if self._link is not None:
+            self._clients.bind(self._link, [attachment])
+        return attachment
+
+    def forget(self, attachment: Attachment) -> None:
+        """See `Attachment.detach`."""
+        self._clients.remove(attachment)
+
+    async def send(self, attachment: Attachment, message: bytes) -> None:
+        """See `Attachment.send`."""
+        channel, parts = messages.unpack(message)
+        request = Request(attachment.session_id, channel, parts[0])
+        self.touch()
+        while True:
+            if self._deleted:
+                raise KernelGoneError(self.id)
+            if self._state is State.DEAD:
+                self._clients.end_request(request, self.reason or "The kernel is dead.")
+                return
+            route, voice = attachment.route, self._voice
+            if route is None:
+                await self._next_change()
+                continue
+            try:
+                sequence = await route.send(message)
+            except LinkClosedError:
+                # The next route may have come already, while this one failed.
+                if attachment.route is route:
+                    await self._next_change()
+                continue
+            self._expect_answer(voice, sequence, request)
+            return
+
+    def _expect_answer(self, voice: _Voice, sequence: int, request: Request) -> None:
+        if request.channel not in ("shell", "control") or len(request.header) > MAX_HEADER:
+            return
+        if voice.silent:
+            self._clients.end_request(request, self.reason or "The kernel's sandbox ended.")
+            return
+        voice.outstanding[sequence] = request
+        if len(voice.outstanding) > MAX_OUTSTANDING:
+            del voice.outstanding[next(iter(voice.outstanding))]
+
+    # -- what the relay tells -----------------------------------------------------------------------
+
+    def advance(self, event: Event) -> None:
+        """Follow the table of states; what does not apply is ignored."""
+        state = advance(self._state, event)
+        if state is not None and state is not self._state:
+            self._set(state)
+
+    def on_kernel_died(self, reason: str, asked: str | None) -> None:
+        """The kernel's process ended; its relay is there and has ended the requests.
+
+        A client may have asked it to end, by a shutdown_request on its websocket: then it is shut down or
+        restarted as if it had asked in the REST API.
+        """
+        if asked == "shutdown":
+            self._on_shut_down(self)
+            return
+        self._log.warning("kernel %s died: %s", self.id, reason)
+        self.reason = reason
+        self._spawn(self._restart() if asked == "restart" else self._revive(self._voice))
+
+    def log_output(self, text: str) -> None:
+        """Lines that the relay or the kernel's process wrote, shown with every control character escaped."""
+        for line in text.splitlines():
+            self._log.info("kernel %s says: %s", self.id, line.encode("unicode_escape").decode())
+
+    # -- inner workings -----------------------------------------------------------------------------
+
+    async def _bring_up(self) -> None:
+        """Make sandbox and link and start the kernel in it; ends in idle or dead."""
+        voice = self._voice = _Voice(self)
+        try:
+            self._sandbox = sandbox = await self._backend.create(self._launch.request)
+            transport = await sandbox.connect()
+            link = self._link = Link(
+                transport,
+                voice,
+                window=self._settings.window,
+                max_message=self._settings.max_message,
+            )
+            link.start()
+            self._clients.bind(link)
+            self._changed_now()
+            await link.control("start", self._launch.members(sandbox), within=self._settings.start_timeout)
+        except (BackendError, TransportError, LinkError) as error:
+            reason = str(error)
+            if isinstance(error, LinkClosedError):
+                reason = await self._why_ended(reason)
+            await self._tear_down()
+            self._fail(f"The kernel did not start: {reason}")
+            return
+        except BaseException:
+            await self._tear_down()
+            raise
+        self._up()
+        self._spawn(self._watch(link, voice))
+
+    def _up(self) -> None:
+        self.reason = None
+        self._ready_at = asyncio.get_running_loop().time()
+        self.advance(Event.READY)
+        if self._voice.state == "busy":
+            # It took up what waited for it before its answer was seen here.
+            self.advance(Event.BUSY)
+
+    def _fail(self, reason: str) -> None:
+        self._log.warning("kernel %s is dead: %s", self.id, reason)
+        self.reason = reason
+        self.advance(Event.FAILED)
+        self._clients.announce(State.DEAD, self._link)
+
+    async def _restart_kernel(self, event: Event) -> None:
+        """Start the kernel again, in its sandbox if that lives and can."""
+        self.advance(event)
+        if self._link is not None:
+            try:
+                await self._link.control("restart", within=self._settings.start_timeout)
+            except LinkError as error:
+                self._log.warning("kernel %s gets a new sandbox: %s", self.id, error)
+                await self._lose_sandbox("The kernel was restarted.")
+            else:
+                self._up()
+                return
+        await self._bring_up()
+
+    async def _revive(self, voice: _Voice) -> None:
+        async with self._changing:
+            if voice is not self._voice or voice.silent or self._state not in (State.IDLE, State.BUSY):
+                return  # another operation has dealt with it
+            await self._try_again()
+
+    async def _watch(self, link: Link, voice: _Voice) -> None:
+        """The end of the link that nobody asked for: the relay or its sandbox is gone."""
+        reason = await link.closed()
+        async with self._changing:
+            if link is not self._link:
+                return
+            reason = await self._why_ended(reason)
+            self._log.warning("kernel %s lost its sandbox: %s", self.id, reason)
+            self.reason = reason
+            await self._lose_sandbox(reason)
+            await self._try_again()
+
+    async def _try_again(self) -> None:
+        """Restart after a death, unless it keeps dying."""
+        if asyncio.get_running_loop().time() - self._ready_at > self._settings.stable_after:
+            self._restarts = 0
+        if self._restarts >= self._settings.restart_limit:
+            self._fail(f"{self.reason} It has been restarted {self._restarts} times and is given up.")
+            return
+        self._restarts += 1
+        self.advance(Event.DIED)
+        self._clients.announce(State.AUTORESTARTING, self._link)
+        await self._restart_kernel(Event.DIED)
+
+    async def _why_ended(self, reason: str) -> str:
+        if self._sandbox is None:
+            return reason
+        try:
+            async with asyncio.timeout(EXIT_WAIT):
+                return await self._sandbox.wait()
+        except TimeoutError:
+            return reason
+
+    async def _lose_sandbox(self, reason: str) -> None:
+        """Give the sandbox up and end, in the relay's place, what it still owed."""
+        outstanding = self._voice.outstanding
+        await self._tear_down()
+        for request in outstanding.values():
+            self._clients.end_request(request, reason)
+        outstanding.clear()
+
+    async def _tear_down(self) -> None:
+        self._voice.silent = True
+        link, self._link = self._link, None
+        self._clients.unbind(link)
+        sandbox, self._sandbox = self._sandbox, None
+        if link is not None:
+            await link.close()
+        if sandbox is not None:
+            await sandbox.destroy()
+
+    def _set(self, state: State) -> None:
+        self._state = state
+        self._changed_now()
+
+    def _changed_now(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _next_change(self) -> None:
+        """Wait for a change of state or link."""
+        await self._changed.wait()
+
+    def _check_not_deleted(self) -> None:
+        if self._deleted:
+            raise KernelGoneError(self.id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("kernel %s failed", self.id, exc_info=error)
+            self._fail("The gateway failed while it handled this kernel; its log has the details.")
+
+    async def _cancel_tasks(self) -> None:
+        # One that ends may have begun another. One that has ended stays in the set until its callback runs,
+        # and from Python 3.12 on, to wait for it gives the callback no turn.
+        while running := [task for task in self._tasks if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,216 @@
+"""The kernels of this gateway: who may have how many, for how long, and how they end together."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from traitlets import Bool, Float, Instance, Int, TraitError, default, validate
+from traitlets.config import LoggingConfigurable
+
+from ..backends.base import Backend, SandboxRequest
+from . import specs
+from .clients import Clock
+from .errors import BadKernelSpecError, DrainingError, NoSuchKernelError, TooManyKernelsError
+from .kernel import Kernel
+from .launch import KernelSettings, Launch
+from .specs import KernelSpecs
+from .state import State
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Kernels(LoggingConfigurable):
+    """The registry: makes kernels, finds them, culls them, and drains them at the end."""
+
+    max_kernels = Int(0, config=True, help="How many kernels there may be at once; 0: no limit.")
+
+    cull_idle_timeout = Float(
+        0, config=True, help="Seconds without activity after which a kernel is shut down; 0: never."
+    )
+    cull_interval = Float(300, config=True, help="Seconds between two looks for kernels to cull.")
+    cull_connected = Bool(False, config=True, help="Cull kernels that have connections, too.")
+    cull_busy = Bool(False, config=True, help="Cull kernels that are busy, too.")
+
+    max_message_size = Int(
+        100 * 1024 * 1024,
+        config=True,
+        help="Bytes of the largest message, in either direction. The websocket of a client that sends "
+        "more is closed; output of a kernel beyond it is replaced by a note.",
+    )
+    max_client_queue = Int(
+        40 * 1024 * 1024,
+        config=True,
+        help="Bytes of output that may wait for a slow client before its kernel is slowed down. The "
+        "gateway's memory may grow by nearly twice that: the allocator keeps some.",
+    )
+    start_timeout = Float(60, config=True, help="Seconds that a kernel may take until it answers.")
+    restart_limit = Int(
+        5, config=True, help="How often a kernel that dies is started again before it is given up."
+    )
+    stable_after = Float(
+        10, config=True, help="Seconds after which a kernel counts as stable and its restarts are forgotten."
+    )
+    shutdown_grace = Float(
+        1, config=True, help="Seconds that a kernel gets to end by itself when it is shut down."
+    )
+
+    backend = Instance(Backend)  # type: ignore[type-abstract]  # traitlets only checks isinstance
+    kernelspecs = Instance(KernelSpecs)
+    clock: Clock = staticmethod(_now)
+
+    @default("kernelspecs")
+    def _default_kernelspecs(self) -> KernelSpecs:
+        return KernelSpecs(parent=self)
+
+    @validate("max_kernels", "cull_idle_timeout", "restart_limit", "stable_after", "shutdown_grace")
+    def _not_negative(self, proposal: Any) -> Any:
+        if proposal["value"] < 0:
+            raise TraitError(f"{proposal['trait'].name} must be at least 0, not {proposal['value']}")
+        return proposal["value"]
+
+    @validate("cull_interval", "max_message_size", "max_client_queue", "start_timeout")
+    def _positive(self, proposal: Any) -> Any:
+        if proposal["value"] <= 0:
+            raise TraitError(f"{proposal['trait'].name} must be above 0, not {proposal['value']}")
+        return proposal["value"]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kernels: dict[str, Kernel] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._draining = False
+        self._culler: asyncio.Task[None] | None = None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway starts nothing more."""
+        return self._draining
+
+    def start(self) -> None:
+        """Begin to cull, where that is configured."""
+        if self.cull_idle_timeout > 0:
+            self._culler = asyncio.create_task(self._cull_for_ever())
+
+    def create(self, name: str, env: Mapping[str, str], owner: str, path: str | None = None) -> Kernel:
+        """A new kernel that is starting.
+
+        `env` is what of the request may pass. Raises `NoSuchKernelSpecError`, `BadKernelSpecError`,
+        `TooManyKernelsError` or `DrainingError`. Nothing is awaited between the count and the entry, so
+        that requests at the same time cannot exceed the limit; a kernel counts until nothing is left of it.
+        """
+        if self._draining:
+            raise DrainingError()
+        spec = self.kernelspecs.get(name)
+        if 0 < self.max_kernels <= len(self._kernels) + len(self._ending):
+            raise TooManyKernelsError(self.max_kernels)
+        settings = spec.metadata.get("sandbox", {})
+        if not isinstance(settings, dict):
+            raise BadKernelSpecError(f"metadata.sandbox of the kernelspec {name!r} is not an object.")
+        request = SandboxRequest(
+            kernel_id=str(uuid.uuid4()),
+            spec_name=name,
+            argv=specs.command(name, spec),
+            resource_dir=spec.resource_dir,
+            settings=settings,
+            owner=owner,
+        )
+        launch = Launch(
+            request=request,
+            interrupt_mode=spec.interrupt_mode,
+            transport=str(settings.get("transport", "ipc")),
+            sign=bool(settings.get("sign", False)),
+            environment=partial(specs.environment, spec, request=dict(env)),
+        )
+        kernel = Kernel(
+            launch,
+            self.backend,
+            self._kernel_settings(),
+            self.clock,
+            self.log,
+            on_shut_down=self._on_shut_down,
+        )
+        self._kernels[kernel.id] = kernel
+        kernel.start()
+        return kernel
+
+    def get(self, kernel_id: str) -> Kernel:
+        """The kernel of that id; raises `NoSuchKernelError`."""
+        try:
+            return self._kernels[kernel_id]
+        except KeyError:
+            raise NoSuchKernelError(kernel_id) from None
+
+    def list(self) -> list[Kernel]:
+        """All kernels, oldest first."""
+        return [*self._kernels.values()]
+
+    async def delete(self, kernel_id: str) -> None:
+        """Shut a kernel down; returns when nothing of it is left. Raises `NoSuchKernelError`."""
+        self.get(kernel_id)
+        # Who asked may go away; the end of a kernel goes on.
+        await asyncio.shield(self._begin_to_end(kernel_id))
+
+    def _on_shut_down(self, kernel: Kernel) -> None:
+        self.log.info("kernel %s was shut down by a client's shutdown_request", kernel.id)
+        if kernel.id in self._kernels:
+            self._begin_to_end(kernel.id)
+
+    def _begin_to_end(self, kernel_id: str) -> asyncio.Task[None]:
+        kernel = self._kernels.pop(kernel_id)
+        task = self._ending[kernel_id] = asyncio.create_task(kernel.shutdown())
+        task.add_done_callback(lambda _: self._ending.pop(kernel_id, None))
+        return task
+
+    async def drain(self, grace: float) -> None:
+        """Start nothing more, and give running cells up to `grace` seconds to end."""
+        self._draining = True
+        deadline = asyncio.get_running_loop().time() + grace
+        while any(kernel.execution_state == State.BUSY for kernel in self._kernels.values()):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                self.log.warning("some kernels were still busy when the grace of %g s ended", grace)
+                return
+            await asyncio.sleep(min(0.1, left))
+
+    async def close(self) -> None:
+        """End every kernel and the culler."""
+        self._draining = True
+        if self._culler is not None:
+            self._culler.cancel()
+            await asyncio.gather(self._culler, return_exceptions=True)
+        await asyncio.gather(*(self.delete(kernel_id) for kernel_id in list(self._kernels)))
+        await asyncio.gather(*self._ending.values())
+
+    def _kernel_settings(self) -> KernelSettings:
+        return KernelSettings(
+            window=self.max_client_queue,
+            max_message=self.max_message_size,
+            start_timeout=self.start_timeout,
+            restart_limit=self.restart_limit,
+            stable_after=self.stable_after,
+            shutdown_grace=self.shutdown_grace,
+        )
+
+    async def _cull_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.cull_interval)
+            await asyncio.gather(*(self._cull(kernel) for kernel in self.list()))
+
+    async def _cull(self, kernel: Kernel) -> None:
+        idle = (self.clock() - kernel.last_activity).total_seconds()
+        if (
+            idle < self.cull_idle_timeout
+            or (kernel.connections and not self.cull_connected)
+            or (kernel.execution_state == State.BUSY and not self.cull_busy)
+            or kernel.id not in self._kernels
+        ):
+            return
+        self.log.warning("kernel %s is culled after %.0f s without activity", kernel.id, idle)
+        await self.delete(kernel.id)

@@ -1,0 +1,116 @@
+"""Kernelspecs: found by jupyter_client, read again when a folder changes, never from a request.
+
+The kernelspec API of jupyter_client says where they are and how they are written
+(https://jupyter-client.readthedocs.io/en/stable/kernels.html#kernel-specs). A kernelspec belongs to the
+administrator; what of it reaches a kernel is its `argv`, its `env` and `metadata.sandbox`.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from traitlets import Instance, Unicode, default
+from traitlets.config import LoggingConfigurable
+
+from .errors import BadKernelSpecError, NoSuchKernelSpecError
+
+#: Names that jupyter_client's own manager replaces by the interpreter it runs on
+#: (jupyter_client/manager.py, format_kernel_cmd).
+_PYTHONS = {
+    "python",
+    f"python{sys.version_info[0]}",
+    f"python{sys.version_info[0]}.{sys.version_info[1]}",
+}
+
+
+class KernelSpecs(LoggingConfigurable):
+    """The kernelspecs there are. Reading them again costs a few `stat` calls while nothing changed."""
+
+    default_kernel_name = Unicode(
+        "python3", config=True, help="The kernelspec that is started where a client names none."
+    )
+
+    manager = Instance(KernelSpecManager)
+
+    @default("manager")
+    def _default_manager(self) -> KernelSpecManager:
+        return KernelSpecManager(parent=self)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._seen: object = None
+        self._specs: dict[str, KernelSpec] = {}
+
+    def all(self) -> Mapping[str, KernelSpec]:
+        """Name -> kernelspec. One that cannot be read is left out and logged once per change."""
+        seen = self._fingerprint()
+        if seen != self._seen:
+            self._specs = self._read()
+            self._seen = seen
+        return self._specs
+
+    def get(self, name: str) -> KernelSpec:
+        """The kernelspec of that name; raises `NoSuchKernelSpecError`."""
+        specs = self.all()
+        if name not in specs:
+            raise NoSuchKernelSpecError(name, specs)
+        return specs[name]
+
+    def _read(self) -> dict[str, KernelSpec]:
+        specs = {}
+        for name in self.manager.find_kernel_specs():
+            try:
+                specs[name] = self.manager.get_kernel_spec(name)
+            except Exception as error:
+                # jupyter_client lets JSON, traitlets and OS errors through; none may hide the others.
+                self.log.error("The kernelspec %r cannot be read and is left out: %s", name, error)
+        return specs
+
+    def _fingerprint(self) -> object:
+        seen: list[tuple[str, int, int]] = []
+        for folder in self.manager.kernel_dirs:
+            try:
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError:
+                continue
+            for entry in entries:
+                try:
+                    status = Path(entry.path, "kernel.json").stat()
+                except OSError:
+                    continue
+                seen.append((entry.path, status.st_mtime_ns, status.st_size))
+        return seen
+
+
+def command(name: str, spec: KernelSpec) -> list[str]:
+    """The kernelspec's argv with `{resource_dir}` and `{prefix}` filled in; `{connection_file}` stays.
+
+    Raises `BadKernelSpecError` where it is empty.
+    """
+    argv = [str(part) for part in spec.argv]
+    if not argv:
+        raise BadKernelSpecError(f"The kernelspec {name!r} has no argv. Its kernel.json needs one.")
+    if argv[0] in _PYTHONS:
+        argv[0] = sys.executable
+    known = {"resource_dir": spec.resource_dir, "prefix": sys.prefix}
+    for key, value in known.items():
+        argv = [part.replace("{" + key + "}", value) for part in argv]
+    return argv
+
+
+def environment(spec: KernelSpec, base: Mapping[str, str], request: Mapping[str, str]) -> dict[str, str]:
+    """The kernel's whole environment: the sandbox's, then what the request may pass, then the spec's.
+
+    `${NAME}` in the spec's values is filled from the first two, never from the gateway's environment.
+    """
+    env = {**base, **request}
+    return {
+        **env,
+        **{key: string.Template(str(value)).safe_substitute(env) for key, value in spec.env.items()},
+    }

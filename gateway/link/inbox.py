@@ -1,0 +1,60 @@
+"""What waits for one client between the link that brings it and the websocket that takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Inbox:
+    """The messages that wait for one client: `(number, v1 message)` in order.
+
+    One task takes. `size` is their bytes. The link puts without waiting and stops reading while an
+    inbox is over its bound, so the inbox itself never refuses.
+
+    `offset` is added to each sequence number. A client may outlive a relay, whose successor counts from 1
+    again; with the offset at what the last one reached, the client's numbers go on rising.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.offset = 0
+        self.last = 0
+        self.on_taken: Callable[[], None] | None = None
+        self._messages: list[tuple[int, bytes]] = []
+        self._filled = asyncio.Event()
+        self._closed: Exception | None = None
+
+    def put(self, sequence: int, message: bytes) -> None:
+        """Add without waking the taker; `wake` follows after a batch."""
+        self.last = sequence + self.offset
+        self._messages.append((self.last, message))
+        self.size += len(message)
+
+    def put_local(self, message: bytes) -> None:
+        """Add a message of the gateway's own, which has no number of its own, and wake the taker."""
+        self._messages.append((self.last, message))
+        self.size += len(message)
+        self._filled.set()
+
+    def wake(self) -> None:
+        """Let the taker see what was put."""
+        self._filled.set()
+
+    def close(self, error: Exception) -> None:
+        """Nothing more will come: once empty, `take` raises `error`. The first close decides."""
+        self._closed = self._closed or error
+        self._filled.set()
+
+    async def take(self) -> list[tuple[int, bytes]]:
+        """All that waits, at least one message; cancelling loses none."""
+        while not self._messages:
+            if self._closed is not None:
+                raise self._closed
+            self._filled.clear()
+            await self._filled.wait()
+        messages, self._messages = self._messages, []
+        self.size = 0
+        if self.on_taken is not None:
+            self.on_taken()
+        return messages

@@ -1,0 +1,35 @@
+"""The relay: the first process in every sandbox, between the link on its stdin and stdout and the kernel.
+
+It runs as::
+
+    <python> -I -S <folder>/gateway/relay/__main__.py <run_dir>
+
+where `<folder>` (in a sandbox `/opt/relay`) holds what `command.parts` lists: this package,
+`gateway/wire`, `gateway/__init__.py`, and pyzmq. `-S` keeps the `site` module out, which would look through
+site-packages and costs as much as the rest of the interpreter's start. `<run_dir>` is where the kernel's
+sockets and connection file go; the relay makes it, for its own user alone.
+
+The order of things is what makes a start fast: `boot` takes the wire, reads the first frames and
+launches the kernel with hardly a module imported; only then, while the kernel boots on another core,
+come zmq and the rest (`relay`). So modules that `boot` needs (`boot`, `launch`, `process`,
+`quickjson`) import nothing but built-in and frozen modules; a test holds them to it.
+
+Who does what:
+
+| module | |
+|---|---|
+| `boot` | takes the wire, reads HELLO and the start command, launches the kernel |
+| `launch`, `quickjson` | the validated start command; connection file, endpoints |
+| `process`, `output`, `memory` | the kernel's process: signals, reaping, what it prints, why it ended |
+| `loop`, `pace`, `writer` | the poller, when to let output gather, what waits for the transport |
+| `outbox` | sequence numbers, sessions, retention, replay |
+| `requests` | which requests still want an answer |
+| `sockets`, `readiness` | the kernel's ZMQ sockets, and how to know that they are heard |
+| `life` | start, restart, interrupt, shutdown, death |
+| `traffic` | messages between the kernel's sockets and the outbox |
+| `relay` | the link's frames, and everything above put together |
+
+What comes from the kernel is whatever the user's code makes it: it may cost this sandbox its kernel,
+never the relay an exception. What comes from the gateway is held to docs/protocol.md, and a broken
+rule ends the relay, and with it the sandbox, with a named reason on stderr.
+"""

@@ -1,0 +1,1 @@
+"""Duplex byte streams between the gateway and a relay."""

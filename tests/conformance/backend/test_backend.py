@@ -1,0 +1,272 @@
+"""The contract of `gateway/backends/base.py`, sentence by sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from gateway.backends.base import BackendError, SpecError
+from tests.conformance.backend import traces
+from tests.conformance.backend.conftest import Started
+from tests.conformance.backend.gateways import gateway_process
+from tests.conformance.backend.kinds import BackendKind
+from tests.conformance.backend.visit import STAY, Visit, found_inside, request, script, visiting
+
+pytestmark = pytest.mark.gen_test(timeout=90)
+
+
+# -- create -------------------------------------------------------------------------------------------
+
+
+async def test_a_sandbox_has_a_relay_that_starts_a_kernel(started: Started) -> None:
+    async with started() as backend, visiting(backend) as (_, visit):
+        await visit.until(lambda: "here" in visit.lines)
+
+
+async def test_a_real_kernel_answers(started: Started) -> None:
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    async with started() as backend, visiting(backend, argv) as (_, visit):
+        await visit.until(lambda: visit.answers.get(1) is not None)
+        assert visit.answers[1] == {"id": 1, "ok": True}
+
+
+async def test_the_kernel_finds_its_home_and_its_programs(started: Started) -> None:
+    body = """
+import shutil
+tell([os.getcwd(), os.environ["HOME"], os.access(".", 2), shutil.which("sh"), shutil.which(sys.executable)])
+"""
+    async with started() as backend, visiting(backend, script(body)) as (sandbox, visit):
+        where, home, writable, shell, python = await visit.found()
+        assert where == home == sandbox.home
+        assert writable
+        assert shell
+        assert python
+
+
+async def test_nothing_of_the_gateways_environment_is_inside(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = uuid.uuid4().hex
+    monkeypatch.setenv("SECRET_OF_THE_GATEWAY", secret)
+    body = """
+import glob
+seen = {}
+for path in glob.glob("/proc/[0-9]*/environ"):
+    try:
+        seen[path] = open(path, "rb").read().decode()
+    except OSError:
+        pass
+tell([dict(os.environ), seen])
+"""
+    async with started() as backend:
+        assert secret not in json.dumps(await found_inside(backend, body))
+
+
+async def test_a_kernel_id_is_taken_once(started: Started) -> None:
+    wanted = request()
+    async with started() as backend:
+        sandbox = await backend.create(wanted)
+        with pytest.raises(BackendError, match="already"):
+            await backend.create(wanted)
+        await sandbox.destroy()
+        await (await backend.create(wanted)).destroy()
+
+
+async def test_sandboxes_that_are_made_at_once_are_apart(started: Started) -> None:
+    """Each writes a file and sees no other's."""
+    body = """
+open(os.urandom(8).hex(), "w").close()
+tell(len(os.listdir(".")))
+"""
+    async with started() as backend:
+        assert await asyncio.gather(*(found_inside(backend, body) for _ in range(8))) == [1] * 8
+        assert await backend.list() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"memory": "1024GiB"}, ["memory", "1024GiB", "1 GiB"]),
+        ({"memory": []}, ["memory", "[]"]),
+        ({"network": True}, ["network"]),
+    ],
+    ids=["loosened", "of a wrong type", "unknown"],
+)
+async def test_a_setting_that_may_not_be_is_refused_by_name_value_and_bound(
+    started: Started, settings: dict[str, object], words: list[str]
+) -> None:
+    async with started() as backend:
+        with pytest.raises(SpecError) as refused:
+            await backend.create(request(settings=settings))
+        assert all(word in str(refused.value) for word in words)
+        assert await backend.list() == []
+
+
+async def test_a_missing_program_is_named(started: Started) -> None:
+    async with started() as backend:
+        with pytest.raises(SpecError, match="/nowhere/python"):
+            await backend.create(request(["/nowhere/python", "-f", "{connection_file}"]))
+
+
+@pytest.mark.parametrize("delay", [0, 0.003, 0.01, 0.02, 0.05])
+async def test_a_create_that_is_cancelled_leaves_nothing(
+    started: Started, tmp_path: Path, delay: float
+) -> None:
+    async with started() as backend:
+        await (await backend.create(request())).destroy()
+        before = (traces.descriptors(), traces.descendants(os.getpid()), traces.files(tmp_path))
+        task = asyncio.create_task(backend.create(request()))
+        await asyncio.sleep(delay)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if not isinstance(outcome, BaseException):
+            await outcome.destroy()
+        assert await backend.list() == []
+        assert (traces.descriptors(), traces.descendants(os.getpid()), traces.files(tmp_path)) == before
+
+
+# -- list, connect, wait ------------------------------------------------------------------------------
+
+
+async def test_the_living_sandboxes_are_listed(started: Started) -> None:
+    async with started() as backend:
+        first, second = await backend.create(request()), await backend.create(request())
+        assert {each.kernel_id for each in await backend.list()} == {first.kernel_id, second.kernel_id}
+        await first.destroy()
+        assert [each.kernel_id for each in await backend.list()] == [second.kernel_id]
+
+
+async def test_a_second_stream_is_had_only_where_sandboxes_survive(started: Started) -> None:
+    async with started() as backend:
+        sandbox = await backend.create(request())
+        first = await sandbox.connect()
+        if backend.survives_gateway:
+            await (await sandbox.connect()).close()
+        else:
+            with pytest.raises(BackendError):
+                await sandbox.connect()
+        await first.close()
+
+
+async def test_waiting_may_be_cancelled_and_repeated(started: Started) -> None:
+    async with started() as backend:
+        sandbox = await backend.create(request())
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(sandbox.wait(), 0.01)
+        await sandbox.destroy()
+        reason = await sandbox.wait()
+        assert reason == await sandbox.wait()
+        assert re.fullmatch(r"[a-z].*[^.]", reason), reason
+
+
+async def test_a_life_has_its_limit_and_the_reason_says_so(started: Started) -> None:
+    async with started() as backend, visiting(backend, settings={"life": 1}) as (sandbox, _):
+        assert await sandbox.wait() == "it reached its maximum life of 1 s"
+        assert await backend.list() == []
+
+
+# -- destroy ------------------------------------------------------------------------------------------
+
+
+async def test_after_destroy_nothing_is_left(started: Started, tmp_path: Path) -> None:
+    async with started() as backend:
+        await (await backend.create(request())).destroy()
+        before = (
+            traces.descriptors(),
+            traces.descendants(os.getpid()),
+            traces.files(tmp_path),
+            traces.mounts(),
+        )
+        async with visiting(backend) as (sandbox, visit):
+            await visit.until(lambda: "here" in visit.lines)
+            during = traces.descendants(os.getpid())
+            assert during > before[1]
+            await sandbox.destroy()
+            assert not traces.alive(during - before[1])
+        after = (
+            traces.descriptors(),
+            traces.descendants(os.getpid()),
+            traces.files(tmp_path),
+            traces.mounts(),
+        )
+        assert after == before
+
+
+async def test_destroy_may_be_called_at_once_again_and_by_many(started: Started) -> None:
+    async with started() as backend:
+        sandbox = await backend.create(request())
+        await asyncio.gather(*(sandbox.destroy() for _ in range(3)))
+        await sandbox.destroy()
+        assert await backend.list() == []
+
+
+async def test_a_relay_that_ends_takes_its_sandbox_along(started: Started) -> None:
+    async with started() as backend:
+        before = traces.descendants(os.getpid())
+        sandbox = await backend.create(request())
+        visit = await Visit.start(sandbox, STAY)
+        await visit.until(lambda: "here" in visit.lines)
+        if backend.survives_gateway:
+            pytest.fail("say here how the relay of this backend is made to crash")
+        await visit.close()
+        async with asyncio.timeout(traces.SOON):
+            await sandbox.wait()
+        assert traces.descendants(os.getpid()) == before
+        assert await backend.list() == []
+
+
+async def test_close_ends_what_cannot_survive(started: Started, tmp_path: Path) -> None:
+    before = (traces.descriptors(), traces.descendants(os.getpid()))
+    async with started() as backend:
+        sandboxes = [await backend.create(request()) for _ in range(3)]
+    if not backend.survives_gateway:
+        for sandbox in sandboxes:
+            await sandbox.wait()
+        assert (traces.descriptors(), traces.descendants(os.getpid())) == before
+    await backend.close()
+
+
+async def test_a_backend_says_what_it_checked_and_what_keeps_its_limits(started: Started) -> None:
+    async with started() as backend:
+        checks = await backend.checks()
+        assert all(check.ok for check in checks), checks
+        assert {"memory", "processes", "cpus", "tmp_size", "life"} <= {
+            limit.name for limit in backend.describe_limits()
+        }
+
+
+# -- the end of the gateway ---------------------------------------------------------------------------
+
+
+async def test_a_killed_gateway_leaves_exactly_what_its_backend_says(
+    any_kind: BackendKind, tmp_path: Path
+) -> None:
+    with gateway_process(any_kind.name, tmp_path, 2) as (process, kernel_ids):
+        below = traces.descendants(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+    backend = any_kind.make(tmp_path)
+    if backend.survives_gateway:
+        await backend.start()
+        found = await backend.list()
+        assert sorted(sandbox.kernel_id for sandbox in found) == sorted(kernel_ids)
+        for sandbox in found:
+            transport = await sandbox.connect()
+            assert await transport.receive()
+            await transport.close()
+            await sandbox.destroy()
+        assert await backend.list() == []
+    else:
+        assert len(below) >= 2 * 3, "a monitor, a relay and a kernel in each"
+        assert traces.soon(lambda: not traces.alive(below)), traces.alive(below)
+        await backend.start()
+        assert await backend.list() == []
+    await backend.close()

@@ -1,0 +1,81 @@
+"""One gateway, one JupyterLab and one browser for the real clients; each test has notebooks of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, sync_playwright
+
+from tests.e2e.browser import ARGUMENTS, Notebook, executable
+from tests.e2e.servers import Gateway, Server, running_gateway, running_lab
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def teaching() -> Path:
+    """The teaching environment, built as `make serve` builds it (nothing to do when it is up to date)."""
+    folder = REPOSITORY / "build" / "python3"
+    subprocess.run([REPOSITORY / "kernelspecs" / "build", folder, sys.executable], check=True, timeout=900)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory, teaching: Path) -> Iterator[Gateway]:
+    """The gateway, with sandboxes and authentication on."""
+    with running_gateway(tmp_path_factory.mktemp("gateway"), teaching) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def npm() -> Path:
+    """The folder of the clients from npm, fetched where they are not there yet."""
+    folder = Path(__file__).parent / "clients"
+    subprocess.run([folder / "install"], check=True, timeout=300)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[Server]:
+    """JupyterLab by the printed line, and a person who does not want the news."""
+    with running_lab(tmp_path_factory.mktemp("lab"), gateway.lab_line) as server:
+        setting = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
+        assert server.call("PUT", setting, {"raw": '{"fetchNews": "false"}'})[0] == 204
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    """Headless Chromium, one cache for a module.
+
+    A module, not the session: Playwright's loop counts as the thread's running one while it lives, and
+    the tests of other modules run loops of their own.
+    """
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
+        context = chromium.new_context(viewport={"width": 1280, "height": 960})
+        context.set_default_timeout(30_000)
+        yield context
+        context.close()
+        chromium.close()
+
+
+@pytest.fixture
+def open_notebook(
+    browser: BrowserContext, lab: Server, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Notebook]]:
+    """Opens notebooks with the given cells; afterwards their pictures are kept and their kernels ended."""
+    opened: list[Notebook] = []
+
+    def open_notebook(*cells: str, kernel: str = "python3") -> Notebook:
+        name = f"{request.node.name.removeprefix('test_')}-{len(opened)}"
+        opened.append(Notebook(browser, lab, name, *cells, kernel=kernel))
+        return opened[-1]
+
+    yield open_notebook
+    for notebook in opened:
+        notebook.close()

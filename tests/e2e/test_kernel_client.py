@@ -1,0 +1,26 @@
+"""jupyter-kernel-client, which drives a kernel over REST and one websocket."""
+
+from __future__ import annotations
+
+import threading
+
+from jupyter_kernel_client import JupyterKernelClient  # type: ignore[import-untyped]
+
+from tests.e2e.servers import Gateway
+
+
+def test_it_runs_interrupts_and_restarts_a_kernel_and_leaves_none(gateway: Gateway) -> None:
+    before = gateway.kernel_ids()
+    with JupyterKernelClient(server_url=gateway.url, token=gateway.token) as kernel:
+        made = kernel.execute("made = 6 * 7\nprint(made)", timeout=60)
+        assert made["status"] == "ok"
+        assert [output["text"] for output in made["outputs"]] == ["42\n"]
+        failed = kernel.execute("1 / 0", timeout=60)
+        assert (failed["status"], failed["outputs"][0]["ename"]) == ("error", "ZeroDivisionError")
+        threading.Timer(2, kernel.interrupt).start()
+        interrupted = kernel.execute("import time; time.sleep(60)", timeout=30)
+        assert interrupted["outputs"][0]["ename"] == "KeyboardInterrupt"
+        kernel.restart()
+        forgotten = kernel.execute("made", timeout=60)
+        assert forgotten["outputs"][0]["ename"] == "NameError"
+    assert gateway.kernel_ids() == before

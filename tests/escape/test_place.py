@@ -1,0 +1,121 @@
+"""The program of the probes refuses to run anywhere but in a sandbox or in the control environment.
+
+No test here hands it a probe: were a refusal broken, there would still be nothing to run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.escape import control
+from tests.escape.probes import place, surroundings
+from tests.escape.probes.__main__ import NOT_HERE
+from tests.escape.probes.table import PROBES, run
+
+#: A place as a sandbox is, but for what `without` takes away.
+_OPTIONS = {
+    "user": ["--unshare-user", "--uid", "1000"],
+    "pid": ["--unshare-pid"],
+    "ipc": ["--unshare-ipc"],
+    "uts": ["--unshare-uts"],
+    "net": ["--unshare-net"],
+    "root": ["--tmpfs", "/"],
+}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "probes.pyz"
+    path.write_bytes(control.program())
+    return path
+
+
+def _start(
+    argv: list[str], facts: dict[str, Any], pass_fds: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    line = json.dumps(facts | {"probes": []}) + "\n"
+    return subprocess.run(
+        argv, input=line, capture_output=True, text=True, timeout=30, check=False, pass_fds=pass_fds
+    )
+
+
+@pytest.mark.parametrize("mode", ["probe", "control"])
+@pytest.mark.parametrize("told", ["everything", "nothing", "something wrong"])
+def test_the_program_refuses_to_run_bare(mode: str, told: str, program: Path, facts: dict[str, Any]) -> None:
+    namespaces = {
+        "everything": facts["host_namespaces"],
+        "nothing": None,
+        "something wrong": dict.fromkeys(place.NAMESPACES, "mnt:[1]"),
+    }
+    done = _start([sys.executable, "-I", str(program), mode], facts | {"host_namespaces": namespaces[told]})
+    assert (done.returncode, done.stdout) == (NOT_HERE, "")
+    assert done.stderr.startswith("No probe runs here. ")
+
+
+def _enter(without: str, program: Path, facts: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    options = [option for name, some in _OPTIONS.items() if name != without for option in some]
+    if without == "root":
+        options += ["--ro-bind", "/", "/"]
+    binds = []
+    for path in {"/usr", sys.base_prefix}:
+        binds += ["--ro-bind", path, path]
+    for path in ("/lib", "/lib64", "/bin"):
+        binds += ["--ro-bind-try", path, path]
+    argv = [
+        *("bwrap", *options, *binds, "--proc", "/proc", "--dev", "/dev"),
+        *("--ro-bind", str(program), "/dev/probes.pyz", "--"),
+        *(str(Path(sys.executable).resolve()), "-I", "-S", "/dev/probes.pyz", "probe"),
+    ]
+    return _start(argv, facts)
+
+
+def test_the_program_runs_in_a_place_like_a_sandbox(program: Path, facts: dict[str, Any]) -> None:
+    done = _enter("nothing", program, facts)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("without", "reason"),
+    [
+        ("pid", "The pid namespace is the host's."),
+        ("ipc", "The ipc namespace is the host's."),
+        ("uts", "The uts namespace is the host's."),
+        ("net", "The net namespace is the host's."),
+        ("root", "The root file system is "),
+    ],
+)
+def test_the_program_refuses_to_run_where_one_thing_is_missing(
+    without: str, reason: str, program: Path, facts: dict[str, Any]
+) -> None:
+    done = _enter(without, program, facts)
+    assert done.returncode == NOT_HERE
+    assert reason in done.stderr
+
+
+def test_a_probe_is_not_run_without_a_permit(facts: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        PROBES["make_a_ring"]()  # type: ignore[operator]
+    with pytest.raises(TypeError, match="permit"):
+        run(PROBES["make_a_ring"], facts, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="permit"):
+        surroundings.prepare(None)  # type: ignore[arg-type]
+
+
+def test_a_permit_cannot_be_made_up(facts: dict[str, Any]) -> None:
+    with pytest.raises(place.NotHereError):
+        place.Permit(object())
+    with pytest.raises(place.NotHereError):
+        place.look(facts)
+
+
+def test_the_look_at_a_place_changes_nothing(program: Path, tmp_path: Path, facts: dict[str, Any]) -> None:
+    before = sorted(tmp_path.iterdir()), Path("/proc/self/mountinfo").read_text()
+    with pytest.raises(place.NotHereError):
+        place.look(facts)
+    assert before == (sorted(tmp_path.iterdir()), Path("/proc/self/mountinfo").read_text())

@@ -1,0 +1,157 @@
+"""A gateway starts only where sandboxes were shown to be isolated; otherwise it says why and what to do."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.backends.base import Check, IsolationError
+from gateway.backends.bubblewrap import BubblewrapBackend, diagnosis
+from tests.conformance.backend import traces
+from tests.conformance.backend.kinds import LOG
+from tests.integration.bubblewrap.conftest import Started
+
+pytestmark = pytest.mark.gen_test(timeout=60)
+
+
+@pytest.fixture
+def bwrap(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A program in the place of bubblewrap, the script of which is the parameter; every user may run it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        program = Path(folder, "bwrap")
+        program.write_text("#!/bin/sh\n" + request.param)
+        program.chmod(0o755)
+        yield str(program)
+
+
+VERSION = '[ "$1" = --version ] && echo "bubblewrap 0.8.0" && exit\n'
+
+WITH_THE_HOSTS_NETWORK = VERSION + (
+    'for part; do shift; [ "$part" = --unshare-net ] || set -- "$@" "$part"; done; exec /usr/bin/bwrap "$@"'
+)
+WITHOUT_A_FILTER = VERSION + (
+    'for part; do shift; if [ "$part" = --seccomp ]; then skip=1; elif [ "$skip" ]; then skip=; '
+    'else set -- "$@" "$part"; fi; done; exec /usr/bin/bwrap "$@"'
+)
+THAT_FAILS = VERSION + 'echo "bwrap: No permissions to create a new namespace" >&2; exit 1'
+
+
+async def refusal(tmp_path: Path, **traits: Any) -> str:
+    """Why a start is refused; nothing may be left of it."""
+    before = traces.descriptors()
+    backend = BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG, **traits)
+    with pytest.raises(IsolationError) as refused:
+        await backend.start()
+    assert traces.descriptors() == before
+    assert traces.files(tmp_path) <= {"run", "run/lock"}
+    return str(refused.value)
+
+
+async def failed(tmp_path: Path, **traits: Any) -> Check:
+    """The check that fails, as the doctor shows it."""
+    backend = BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG, **traits)
+    return next(check for check in await backend.checks() if not check.ok)
+
+
+async def test_every_check_is_told_and_holds(started: Started) -> None:
+    async with started() as backend:
+        checks = {check.name: check for check in await backend.checks()}
+    assert set(checks) == {
+        *("platform", "architecture", "bubblewrap", "programs"),
+        *("limits", "control", "network", "files", "privileges"),
+    }
+    assert all(check.ok and check.detail and not check.remedy for check in checks.values())
+
+
+async def test_the_doctor_needs_no_started_gateway_and_leaves_nothing(tmp_path: Path) -> None:
+    backend = BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG)
+    before = traces.descriptors()
+    assert all(check.ok for check in await backend.checks())
+    assert traces.descriptors() == before
+    assert traces.files(tmp_path) == {"run", "run/lock"}
+    await backend.close()
+
+
+async def test_a_missing_bubblewrap_is_answered_by_the_command_that_installs_it(tmp_path: Path) -> None:
+    said = await refusal(tmp_path, bwrap="bwrap-that-is-not-there")
+    assert "bwrap-that-is-not-there" in said
+    assert any(line in said for line in diagnosis.INSTALL.values())
+
+
+@pytest.mark.parametrize("bwrap", ['echo "bubblewrap 0.6.1"'], indirect=True)
+async def test_a_bubblewrap_that_is_too_old_is_named_with_its_version(tmp_path: Path, bwrap: str) -> None:
+    said = await refusal(tmp_path, bwrap=bwrap)
+    assert "0.6.1 is too old" in said
+    assert "0.8.0" in said
+
+
+@pytest.mark.parametrize("bwrap", [THAT_FAILS], indirect=True)
+async def test_where_no_sandbox_comes_up_what_it_said_is_told(tmp_path: Path, bwrap: str) -> None:
+    said = await refusal(tmp_path, bwrap=bwrap)
+    assert "No permissions to create a new namespace" in said
+
+
+@pytest.mark.parametrize("bwrap", [WITH_THE_HOSTS_NETWORK], indirect=True)
+async def test_a_sandbox_that_has_a_network_keeps_the_gateway_from_starting(
+    tmp_path: Path, bwrap: str
+) -> None:
+    assert "A sandbox has a network" in await refusal(tmp_path, bwrap=bwrap)
+
+
+@pytest.mark.parametrize("bwrap", [WITHOUT_A_FILTER], indirect=True)
+async def test_a_sandbox_without_a_system_call_filter_is_refused(tmp_path: Path, bwrap: str) -> None:
+    assert "no system call filter" in await refusal(tmp_path, bwrap=bwrap)
+
+
+async def test_a_probe_that_cannot_reach_the_listener_outside_proves_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+    check = await failed(tmp_path, listeners=[address])
+    assert check.ok is None
+    assert "proves nothing" in check.detail
+    assert "proves nothing" in await refusal(tmp_path, listeners=[address])
+
+
+async def test_no_sandbox_reaches_the_gateways_own_listener(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        backend = BubblewrapBackend(
+            runtime_dir=str(tmp_path / "run"), log=LOG, listeners=[listener.getsockname()]
+        )
+        assert all(check.ok for check in await backend.checks())
+        listener.settimeout(5)
+        listener.accept()[0].close()
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+async def test_an_architecture_without_a_filter_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    said = await refusal(tmp_path)
+    assert "riscv64" in said
+    assert "x86_64" in said
+
+
+async def test_another_system_than_linux_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert "Sandboxes need Linux, and this is Darwin." in await refusal(tmp_path)
+
+
+async def test_a_runtime_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o755)
+    said = await refusal(tmp_path)
+    assert "runtime_dir" in said
+    assert "755" in said
+
+
+@pytest.mark.requires("root")
+async def test_a_range_of_uids_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    assert "uid_range" in await refusal(tmp_path, uid_range=(0, 10))

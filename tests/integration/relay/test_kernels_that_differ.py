@@ -1,0 +1,246 @@
+"""Kernels that do things their own way, and kernels that mean harm."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gateway.wire.framing import Kind
+from tests.integration.relay.conftest import NewRelay
+from tests.integration.relay.harness import Relay, execute, request
+
+Fake = Callable[..., Relay]
+
+
+# -- honest differences -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "members"),
+    [
+        ((), {}),
+        (("welcome",), {}),
+        (("late",), {}),
+        (("colon",), {}),
+        (("colon", "welcome"), {}),
+        ((), {"sign": True}),
+        ((), {"transport": "tcp"}),
+        (("late",), {"transport": "tcp", "sign": True}),
+        (("anonymous",), {}),
+    ],
+    ids=lambda value: " ".join(value) or "plain",
+)
+def test_a_kernel_is_ready_only_when_its_output_is_heard(
+    fake: Fake, options: tuple[str, ...], members: dict[str, object]
+) -> None:
+    relay = fake(*options, **members)
+    text, status = relay.run("flood 3")
+    assert (text, status) == ("0\n1\n2\n", "ok")
+    assert "wrong signature" not in relay.logs()
+
+
+def test_the_questions_of_the_relay_are_not_the_clients_business(fake: Fake) -> None:
+    relay = fake("late")
+    relay.run("nothing")
+    own = [m for m in relay.heard if not m.parent or m.parent_id.startswith("relay-")]
+    assert own == []
+    assert relay.states()[0] == 1, "busy with the relay's own question"
+
+
+def test_a_kernel_without_a_welcome_is_asked_only_as_often_as_it_answers(fake: Fake) -> None:
+    relay = fake("late")
+    # Each of the kernel's messages has its number; the first requests were answered without publishing.
+    relay.run("nothing")
+    first = min(int(m.header["msg_id"].removeprefix("fake-")) for m in relay.heard)
+    assert first < 12
+
+
+def test_input_reaches_the_client_also_of_other_kernels(fake: Fake) -> None:
+    relay = fake()
+    msg_id, data = execute("ask")
+    relay.message(data)
+    relay.until(lambda: [m for m in relay.heard if m.kind == "input_request"])
+    relay.message(request("input_reply", {"value": "text"}, "stdin")[1])
+    relay.until(lambda: relay.is_idle(msg_id))
+    assert [m.content["text"] for m in relay.published(msg_id) if m.kind == "stream"] == ["text"]
+
+
+def test_a_kernel_that_ignores_every_request_to_end_is_killed_within_its_grace(fake: Fake) -> None:
+    relay = fake("deaf")
+    assert relay.answer(relay.control("shutdown", grace=0.4))["ok"]
+    assert list(relay.all_json(Kind.DIED)) == []
+
+
+def test_what_the_process_prints_becomes_log_lines_of_a_bounded_rate(fake: Fake) -> None:
+    relay = fake()
+    relay.run("print_lines 3")
+    relay.until(lambda: relay.logs() == "line 0\nline 1\nline 2\n")
+    relay.run("print_lines 200000")
+    relay.run("nothing")
+    assert len(relay.logs()) < 150_000
+
+
+# -- hostile kernels --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["malformed", "malformed 200", "strange"])
+def test_what_is_no_message_is_dropped_and_the_rest_goes_on(fake: Fake, command: str) -> None:
+    relay = fake()
+    msg_id, data = execute(command)
+    number = relay.message(data)
+    relay.until(lambda: number in relay.done())
+    # A forged reply may have come first.
+    relay.until(lambda: [m for m in relay.replies(msg_id) if m.content.get("status") == "ok"])
+    text, _ = relay.run("flood 100")
+    assert text == "".join(f"{n}\n" for n in range(100))
+    if command != "strange":
+        assert "is no message" in relay.logs()
+        assert len(relay.logs()) < 100_000
+    assert relay.process.poll() is None
+    assert relay.log_path.read_text() == ""
+
+
+def test_a_message_that_is_too_large_is_dropped_and_told(new_relay: NewRelay) -> None:
+    relay = new_relay(max_message=1 << 20)
+    assert relay.answer(relay.start_fake())["ok"]
+    text, status = relay.run(f"big {3 << 20}")
+    assert status == "ok"
+    assert text == "The kernel sent a message of 3.0 MiB. It was dropped: a message may have 1 MiB.\n"
+    text, _ = relay.run(f"big {(1 << 20) - 1000}")
+    assert len(text) == (1 << 20) - 1000
+
+
+def test_a_reply_that_is_too_large_becomes_an_error(new_relay: NewRelay) -> None:
+    relay = new_relay(max_message=1 << 20)
+    assert relay.answer(relay.start_fake())["ok"]
+    msg_id, data = execute(f"big_reply {2 << 20}")
+    number = relay.message(data)
+    relay.until(lambda: number in relay.done())
+    assert relay.replies(msg_id)[0].content["ename"] == "MessageTooLarge"
+
+
+def test_a_client_that_sends_more_than_the_kernel_takes_is_not_acknowledged(fake: Fake) -> None:
+    relay = fake("mute")
+    relay.message(execute("nothing")[1])
+    sent = [relay.message(execute("#" * 100_000)[1]) for _ in range(400)]
+
+    def acknowledged() -> int:
+        return max(
+            (int.from_bytes(f.payload, "little") for f in relay.frames if f.kind is Kind.ACK), default=0
+        )
+
+    relay.until(lambda: acknowledged() > 10)
+    relay.send_bytes(b"\x08\0\0\0\x0c\0\0\0" + b"12345678")
+    relay.until(lambda: any(f.kind is Kind.PONG for f in relay.frames))
+    assert acknowledged() < sent[-1], "requests that the kernel has not taken were acknowledged"
+    assert relay.answer(relay.control("restart"))["ok"]
+    relay.until(lambda: acknowledged() == sent[-1])
+
+
+def hear_until_quiet(relay: Relay) -> None:
+    """Read until nothing has come for a second: the kernel is stopped."""
+    quiet = 0
+    while quiet < 3:
+        heard = len(relay.heard)
+        relay.pump(0.3)
+        quiet = quiet + 1 if len(relay.heard) == heard else 0
+
+
+# -- floods -----------------------------------------------------------------------------------------
+
+
+def test_a_flood_arrives_whole_and_in_order(fake: Fake) -> None:
+    relay = fake()
+    count = 20_000
+    text, _ = relay.run(f"flood {count}", seconds=60)
+    assert text == "".join(f"{n}\n" for n in range(count))
+    assert re.search(rf"sent {count} in", relay.logs())
+
+
+def test_the_last_words_of_a_kernel_come_before_its_end_is_told(fake: Fake) -> None:
+    relay = fake()
+    count = 20_000
+    text, status = relay.run(f"flood_and_die {count}", seconds=60)
+    assert status == "error"
+    words, _, _ = text.partition("The kernel ended with exit code 1.")
+    assert words == "".join(f"{number}\n" for number in range(count))
+
+
+def test_a_reader_that_stalls_loses_nothing_and_costs_the_relay_no_more_than_the_window(
+    new_relay: NewRelay,
+) -> None:
+    window = 8 << 20
+    relay = new_relay(acknowledge=False, window=window)
+    assert relay.answer(relay.start_fake())["ok"]
+    before = relay.memory()
+    msg_id, data = execute("bulk 80")
+    relay.message(data)
+    relay.until(lambda: relay.published(msg_id))
+    # Read everything and acknowledge nothing, then stall altogether.
+    hear_until_quiet(relay)
+    held = sum(1024 for m in relay.heard if m.kind == "stream")
+    assert window // 2 < held < 2 * window
+    assert not relay.is_idle(msg_id)
+    grown = relay.memory() - before
+    relay.acknowledge(1, relay.heard[-1].sequence)
+    relay.acknowledging.add(1)
+    relay.until(lambda: relay.is_idle(msg_id), seconds=120)
+    deadline = time.monotonic() + 60
+    while len(relay.published(msg_id)) < 80 * 1024 + 2:
+        assert relay.pump(1.0)
+        assert time.monotonic() < deadline
+    # The window, what the kernel said until it was stopped (on a busy machine that comes late), and the
+    # allocator's share. All of the flood is 80 MiB, and would be held twice.
+    assert grown < 8 * window
+    assert relay.memory() - before < 8 * window
+
+
+def test_a_reader_that_does_not_read_stops_the_kernel(new_relay: NewRelay) -> None:
+    relay = new_relay()
+    assert relay.answer(relay.start_fake())["ok"]
+    before = relay.memory()
+    msg_id, data = execute("bulk 24")
+    relay.message(data)
+    # Not a byte is read until the relay has stopped taking: its memory stays as it is.
+    sizes = [relay.memory()]
+
+    while len(sizes) < 8 or sizes[-1] != sizes[-5]:
+        time.sleep(0.1)
+        sizes.append(relay.memory())
+        assert len(sizes) < 200, f"memory keeps changing: {sizes[-10:]}"
+    assert sizes[-1] - before < 14 << 20
+    relay.until(lambda: relay.is_idle(msg_id), seconds=120)
+    deadline = time.monotonic() + 60
+    while len(relay.published(msg_id)) < 24 * 1024 + 2:
+        assert relay.pump(1.0)
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_an_endless_flood_that_has_been_stopped_can_be_interrupted(new_relay: NewRelay, size: int) -> None:
+    relay = new_relay(acknowledge=False, window=1 << 20)
+    assert relay.answer(relay.start_fake())["ok"]
+    msg_id, data = execute(f"endless {size}")
+    relay.message(data)
+    hear_until_quiet(relay)
+    assert not relay.replies(msg_id)
+    assert relay.answer(relay.control("interrupt"))["ok"]
+    relay.until(lambda: "interrupted" in relay.logs(), seconds=10)
+    relay.acknowledge(1, relay.heard[-1].sequence)
+    relay.acknowledging.add(1)
+    relay.until(lambda: relay.is_idle(msg_id))
+
+
+def test_commands_and_pings_are_served_while_the_kernel_is_stopped(new_relay: NewRelay) -> None:
+    relay = new_relay(acknowledge=False, window=1 << 20)
+    assert relay.answer(relay.start_fake())["ok"]
+    relay.message(execute("endless 1000")[1])
+    hear_until_quiet(relay)
+    relay.send_bytes(b"\x08\0\0\0\x0c\0\0\0" + b"12345678")
+    relay.until(
+        lambda: any(f.kind is Kind.PONG and f.payload == b"12345678" for f in relay.frames), seconds=2
+    )
+    assert relay.answer(relay.control("restart"))["ok"], "a stalled client kept the kernel from restarting"

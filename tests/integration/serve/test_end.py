@@ -1,0 +1,65 @@
+"""How a gateway with running cells ends: they get their grace, and a second signal takes it away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cells import run_cell
+from tests.support.gateways import GatewayProgram, bare_environment, call, gateway_command
+
+TOKEN = "end-token"  # noqa: S105  # of a gateway that lives for one test
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProgram]:
+    """A gateway whose running cells get 20 s."""
+    options = ["--port=0", f"--token={TOKEN}", "--JupyterGateway.drain_grace=20"]
+    program = GatewayProgram(gateway_command(*options), bare_environment(tmp_path), tmp_path)
+    yield program
+    program.close()
+
+
+def start_kernel(url: str) -> str:
+    status, kernel = call(f"{url}api/kernels", TOKEN, "POST", {"name": "python3"})
+    assert status == 201, kernel
+    return str(kernel["id"])
+
+
+def test_sigterm_lets_a_running_cell_end_and_starts_no_new_kernel(gateway: GatewayProgram) -> None:
+    url = gateway.url()
+    kernel_id = start_kernel(url)
+    refused: list[int] = []
+
+    def stop() -> None:
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.wait_for("stopping")
+        refused.append(call(f"{url}api/kernels", TOKEN, "POST", {"name": "python3"})[0])
+        refused.append(call(f"{url}readyz")[0])
+
+    code = "import time; print('begun', flush=True); time.sleep(3); print('ended')"
+    assert asyncio.run(run_cell(code, url, TOKEN, kernel_id, stop)).split() == ["begun", "ended"]
+    assert refused == [503, 503]
+    assert gateway.wait() == 0
+
+
+def test_a_second_signal_does_not_wait_for_a_running_cell(gateway: GatewayProgram) -> None:
+    url = gateway.url()
+    kernel_id = start_kernel(url)
+    began = time.monotonic()
+
+    def stop() -> None:
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.wait_for("stopping")
+        gateway.process.send_signal(signal.SIGTERM)
+
+    code = "import time; print('begun', flush=True); time.sleep(100)"
+    with pytest.raises((EOFError, OSError)):
+        asyncio.run(run_cell(code, url, TOKEN, kernel_id, stop))
+    assert gateway.wait() == -signal.SIGTERM
+    assert time.monotonic() - began < 15

@@ -1,0 +1,84 @@
+"""What a test may ask of its machine: `@pytest.mark.requires("root")`.
+
+Each condition is probed, never declared, so that a machine cannot pass for less than it is. A condition
+is a property of the machine or the account; what a test needs installed is `make test`'s to install, and
+is a condition only where an ordinary user cannot have it without the package manager.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_CAP_SYS_RESOURCE = 24  # linux/capability.h
+_CONTROLLERS = ("memory", "pids", "cpu")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`probe` says whether it holds here; `lacking` completes the sentence "here ..."."""
+
+    probe: Callable[[], bool]
+    lacking: str
+
+
+def _has_capability(number: int) -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def _own_cgroups() -> dict[str, str]:
+    """Controller name -> path of this process's group, "" being the unified hierarchy (cgroups(7))."""
+    groups = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), path.lstrip("/")))
+    return groups
+
+
+def _has_cgroup_v1() -> bool:
+    groups = _own_cgroups()
+    return all(
+        name in groups and os.access(Path("/sys/fs/cgroup", name, groups[name]), os.W_OK)
+        for name in _CONTROLLERS
+    )
+
+
+def _has_cgroup_v2() -> bool:
+    own = Path("/sys/fs/cgroup", _own_cgroups().get("", ""))
+    controllers = own / "cgroup.controllers"
+    return (
+        controllers.exists()
+        and set(_CONTROLLERS) <= set(controllers.read_text().split())
+        and os.access(own, os.W_OK)
+    )
+
+
+CONDITIONS: dict[str, Condition] = {
+    "root": Condition(lambda: os.geteuid() == 0, "the tests run as an ordinary user"),
+    "ordinary-user": Condition(lambda: os.geteuid() != 0, "the tests run as root"),
+    "cgroup-v1": Condition(_has_cgroup_v1, "no cgroup v1 controllers may be written"),
+    "cgroup-v2": Condition(_has_cgroup_v2, "no cgroup v2 is delegated"),
+    "cgroup": Condition(lambda: _has_cgroup_v1() or _has_cgroup_v2(), "no cgroup may be written"),
+    "no-cgroup": Condition(lambda: not (_has_cgroup_v1() or _has_cgroup_v2()), "cgroups may be written"),
+    "cap-sys-resource": Condition(
+        lambda: _has_capability(_CAP_SYS_RESOURCE), "the tests run without CAP_SYS_RESOURCE"
+    ),
+    "x86-64": Condition(lambda: platform.machine() == "x86_64", "the processor is not an x86-64 one"),
+    "arm64": Condition(lambda: platform.machine() == "aarch64", "the processor is not an arm64 one"),
+    "chromium": Condition(lambda: shutil.which("chromium") is not None, "there is no Chromium"),
+    "node": Condition(lambda: shutil.which("node") is not None, "there is no Node"),
+}
+
+
+@cache
+def holds(name: str) -> bool:
+    """Whether the condition holds on this machine; probed once. Raises `KeyError` for an unknown name."""
+    return CONDITIONS[name].probe()

@@ -1,0 +1,262 @@
+"""The registry: limits, culling, draining, over scripted relays; and the kernelspecs it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from traitlets import TraitError
+
+from gateway.kernels import specs
+from gateway.kernels.errors import (
+    BadKernelSpecError,
+    DrainingError,
+    NoSuchKernelError,
+    NoSuchKernelSpecError,
+    TooManyKernelsError,
+)
+from gateway.kernels.registry import Kernels
+from gateway.kernels.specs import KernelSpecs
+from gateway.wire.framing import Kind
+from tests.support.backend_double import BackendDouble
+
+
+def write_spec(folder: Path, name: str, **members: Any) -> Path:
+    file = folder / name / "kernel.json"
+    file.parent.mkdir(exist_ok=True)
+    spec = {"argv": ["python3", "-f", "{connection_file}"], "display_name": name, "language": "python"}
+    file.write_text(json.dumps(spec | members))
+    return file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_spec(tmp_path, "spec")
+    return tmp_path
+
+
+def kernelspecs(folder: Path) -> KernelSpecs:
+    return KernelSpecs(manager=KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False))
+
+
+@asynccontextmanager
+async def registry(folder: Path, **traits: Any) -> AsyncIterator[tuple[Kernels, BackendDouble]]:
+    backend = BackendDouble()
+    kernels = Kernels(backend=backend, kernelspecs=kernelspecs(folder), shutdown_grace=0, **traits)
+    kernels.start()
+    try:
+        yield kernels, backend
+    finally:
+        await kernels.close()
+        assert kernels.list() == []
+        assert await backend.list() == []
+        assert len(asyncio.all_tasks()) == 1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+    def __call__(self) -> datetime.datetime:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += datetime.timedelta(seconds=seconds)
+
+
+@pytest.mark.gen_test
+async def test_a_kernel_is_found_until_it_is_deleted(folder):
+    async with registry(folder) as (kernels, _):
+        kernel = kernels.create("spec", {}, "someone")
+        assert kernels.get(kernel.id) is kernel
+        assert kernels.list() == [kernel]
+        await kernels.delete(kernel.id)
+        with pytest.raises(NoSuchKernelError):
+            kernels.get(kernel.id)
+        with pytest.raises(NoSuchKernelError):
+            await kernels.delete(kernel.id)
+
+
+@pytest.mark.gen_test
+async def test_a_kernel_that_a_clients_request_has_shut_down_is_deleted(folder):
+    async with registry(folder) as (kernels, backend):
+        kernel = kernels.create("spec", {}, "someone")
+        relay = await backend.next_relay()
+        relay.answer(await relay.hear_control("start"))
+        await kernel.wait_ready()
+        relay.say_json(Kind.DIED, {"reason": "It ended with exit code 0.", "asked": "shutdown"})
+        async with asyncio.timeout(3):
+            while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.gen_test
+async def test_an_unknown_kernelspec_is_refused_with_the_names_there_are(folder):
+    write_spec(folder, "another")
+    async with registry(folder) as (kernels, _):
+        with pytest.raises(NoSuchKernelSpecError, match="Those there are: another, spec"):
+            kernels.create("none", {}, "someone")
+
+
+@pytest.mark.gen_test
+async def test_sandbox_settings_that_are_no_object_are_the_administrators_error(folder):
+    write_spec(folder, "spec", metadata={"sandbox": [1]})
+    async with registry(folder) as (kernels, _):
+        with pytest.raises(BadKernelSpecError, match="not an object"):
+            kernels.create("spec", {}, "someone")
+
+
+@pytest.mark.gen_test
+async def test_the_limit_holds_for_requests_at_the_same_time_and_until_nothing_is_left(folder):
+    async with registry(folder, max_kernels=3) as (kernels, backend):
+
+        async def ask() -> object:
+            await asyncio.sleep(0)
+            try:
+                return kernels.create("spec", {}, "someone")
+            except TooManyKernelsError as error:
+                return error
+
+        answers = await asyncio.gather(*(ask() for _ in range(10)))
+        assert sum(isinstance(answer, TooManyKernelsError) for answer in answers) == 7
+        assert len(kernels.list()) == 3
+        relay = await backend.next_relay()
+        relay.answer(await relay.hear_control("start"))
+        first = kernels.get(backend.made[0].kernel_id)
+        await first.wait_ready()
+        deleting = asyncio.ensure_future(kernels.delete(first.id))
+        control = await relay.hear_control("shutdown")
+        with pytest.raises(TooManyKernelsError):
+            kernels.create("spec", {}, "someone")
+        relay.answer(control)
+        await deleting
+        kernels.create("spec", {}, "someone")
+
+
+CULLING = {
+    "an idle kernel": ({}, b"\x01", False, True),
+    "a busy kernel": ({}, b"\x02", False, False),
+    "a busy kernel, when told so": ({"cull_busy": True}, b"\x02", False, True),
+    "a connected kernel": ({}, b"\x01", True, False),
+    "a connected kernel, when told so": ({"cull_connected": True}, b"\x01", True, True),
+}
+
+
+@pytest.mark.parametrize(("traits", "state", "connected", "culled"), CULLING.values(), ids=CULLING.keys())
+@pytest.mark.gen_test
+async def test_what_is_culled_after_its_time(folder, traits, state, connected, culled):
+    clock = Clock()
+    async with registry(folder, cull_idle_timeout=60, cull_interval=0.02, **traits) as (kernels, backend):
+        kernels.clock = clock
+        kernel = kernels.create("spec", {}, "someone")
+        relay = await backend.next_relay()
+        relay.answer(await relay.hear_control("start"))
+        relay.say(Kind.STATE, payload=state)
+        await kernel.wait_ready()
+        if connected:
+            kernel.attach("s")
+        clock.pass_by(59)
+        await asyncio.sleep(0.1)
+        assert kernels.list() == [kernel]
+        clock.pass_by(2)
+        if culled:
+            async with asyncio.timeout(3):
+                while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
+                    await asyncio.sleep(0.01)
+        else:
+            await asyncio.sleep(0.1)
+            assert kernels.list() == [kernel]
+
+
+@pytest.mark.gen_test
+async def test_a_drain_starts_nothing_more_and_waits_for_busy_kernels(folder):
+    async with registry(folder) as (kernels, backend):
+        kernel = kernels.create("spec", {}, "someone")
+        relay = await backend.next_relay()
+        relay.answer(await relay.hear_control("start"))
+        await kernel.wait_ready()
+        relay.say(Kind.STATE, payload=b"\x02")
+        async with asyncio.timeout(2):
+            while kernel.execution_state != "busy":  # noqa: ASYNC110  # there is no event to wait for
+                await asyncio.sleep(0.005)
+        draining = asyncio.ensure_future(kernels.drain(30))
+        await asyncio.sleep(0)
+        assert kernels.draining
+        with pytest.raises(DrainingError):
+            kernels.create("spec", {}, "someone")
+        assert not draining.done()
+        relay.say(Kind.STATE, payload=b"\x01")
+        await asyncio.wait_for(draining, 2)
+
+
+@pytest.mark.gen_test
+async def test_a_drain_ends_with_its_grace(folder):
+    async with registry(folder) as (kernels, backend):
+        kernels.create("spec", {}, "someone")
+        relay = await backend.next_relay()
+        relay.answer(await relay.hear_control("start"))
+        relay.say(Kind.STATE, payload=b"\x02")
+        await asyncio.wait_for(kernels.drain(0.05), 2)
+
+
+@pytest.mark.parametrize(
+    ("trait", "value"),
+    [("max_kernels", -1), ("cull_interval", 0), ("max_message_size", 0), ("start_timeout", -1)],
+)
+def test_a_trait_out_of_its_range_is_refused_by_name(trait, value):
+    with pytest.raises(TraitError, match=trait):
+        Kernels(**{trait: value})
+
+
+# -- kernelspecs ----------------------------------------------------------------------------------
+
+
+def test_a_kernelspec_that_is_added_changed_or_removed_is_seen_without_a_restart(folder):
+    found = kernelspecs(folder)
+    assert set(found.all()) == {"spec"}
+    file = write_spec(folder, "later")
+    assert set(found.all()) == {"spec", "later"}
+    write_spec(folder, "later", display_name="another name, and longer")
+    assert found.get("later").display_name == "another name, and longer"
+    file.unlink()
+    file.parent.rmdir()
+    assert set(found.all()) == {"spec"}
+
+
+def test_nothing_is_read_again_while_nothing_changes(folder, monkeypatch):
+    found = kernelspecs(folder)
+    found.all()
+    monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", lambda *_: pytest.fail("read again"))
+    found.all()
+
+
+def test_a_kernelspec_that_cannot_be_read_hides_no_other(folder):
+    (folder / "broken").mkdir()
+    (folder / "broken" / "kernel.json").write_text("{")
+    assert set(kernelspecs(folder).all()) == {"spec"}
+
+
+def test_the_command_has_its_folders_filled_in_and_keeps_the_connection_file():
+    spec = KernelSpec(argv=["/k", "{resource_dir}/a", "{connection_file}", "{other}"], resource_dir="/r")
+    assert specs.command("spec", spec) == ["/k", "/r/a", "{connection_file}", "{other}"]
+    with pytest.raises(BadKernelSpecError, match="no argv"):
+        specs.command("spec", KernelSpec(argv=[]))
+
+
+def test_the_environment_is_filled_from_the_sandbox_and_the_request_and_nothing_else(monkeypatch):
+    monkeypatch.setenv("SECRET", "of the gateway")
+    spec = KernelSpec(argv=["/k"], env={"WHO": "${KERNEL_USERNAME} at ${HOME}", "NOT": "${SECRET}"})
+    env = specs.environment(spec, {"HOME": "/home/x"}, {"KERNEL_USERNAME": "me"})
+    assert env == {
+        "HOME": "/home/x",
+        "KERNEL_USERNAME": "me",
+        "WHO": "me at /home/x",
+        "NOT": "${SECRET}",
+    }

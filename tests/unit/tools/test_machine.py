@@ -1,0 +1,122 @@
+"""What a machine lacks is installed where nobody is asked, and otherwise told in one sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tools import machine
+from tools.machine import Package, SetupError
+
+#: Programs that stand for the system's: each notes its words, and apt-get "installs" on the call that WORKS
+#: names.
+APT_GET = """#!/bin/sh
+echo "apt-get $*" >> "$NOTES"
+case "$*" in
+*install*) [ "$(grep -c install "$NOTES")" -ge "$WORKS" ] && touch "$NOTES.installed" ;;
+esac
+"""
+SUDO = """#!/bin/sh
+echo "sudo $*" >> "$NOTES"
+[ "$SUDO_WORKS" = 1 ] || exit 1
+shift; exec "$@"
+"""
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH on which apt-get and sudo are ours; the file holds what they were called with."""
+    for name, text in (("apt-get", APT_GET), ("sudo", SUDO)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setenv("WORKS", "1")
+    monkeypatch.setenv("SUDO_WORKS", "1")
+    return tmp_path / "notes"
+
+
+def wanting(notes: Path) -> tuple[Package, ...]:
+    """A package that is there once apt-get has "installed" it, and one that is there already."""
+    return (
+        Package("bubblewrap", Path(f"{notes}.installed").exists),
+        Package("python3-venv", lambda: True),
+    )
+
+
+def as_user(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+
+def test_what_is_there_is_left_alone(notes: Path) -> None:
+    machine.ensure((Package("bubblewrap", lambda: True),))
+    assert not notes.exists()
+
+
+def test_root_installs_what_is_missing_and_only_that(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user(monkeypatch, 0)
+    machine.ensure(wanting(notes))
+    (line,) = notes.read_text().splitlines()
+    assert line.startswith("apt-get install --yes")
+    assert line.endswith(" bubblewrap")
+
+
+def test_package_lists_are_fetched_where_the_first_try_fails(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_user(monkeypatch, 0)
+    (notes.parent / "apt-get").write_text(APT_GET + '[ -e "$NOTES.installed" ]\n')
+    monkeypatch.setenv("WORKS", "2")
+    machine.ensure(wanting(notes))
+    assert [line.split()[1] for line in notes.read_text().splitlines()] == ["install", "update", "install"]
+
+
+def test_a_user_whose_sudo_asks_nothing_installs_with_it(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_user(monkeypatch, 1000)
+    machine.ensure(wanting(notes))
+    assert "apt-get install" in notes.read_text()
+
+
+def test_any_other_user_reads_the_exact_command(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user(monkeypatch, 1000)
+    monkeypatch.setenv("SUDO_WORKS", "0")
+    with pytest.raises(SetupError, match=r"Type this, and try again: sudo apt-get install bubblewrap$"):
+        machine.ensure(wanting(notes))
+    assert "apt-get" not in notes.read_text().replace("sudo -n true", "")
+
+
+def test_a_package_that_changes_nothing_is_an_error(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user(monkeypatch, 0)
+    with pytest.raises(SetupError, match="not usable"):
+        machine.ensure((Package("bubblewrap", lambda: False),))
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "sentence"),
+    [
+        ("Darwin", (3, 12), "on macOS, run this inside a Linux virtual machine"),
+        ("Windows", (3, 12), r"Windows Subsystem for Linux \(WSL 2\)"),
+        ("FreeBSD", (3, 12), "Sandboxes need Linux, and this is FreeBSD"),
+        ("Linux", (3, 10), "Python 3.11 or later is needed, and this is 3.10"),
+    ],
+)
+def test_a_system_that_has_no_sandboxes_gets_one_sentence_with_the_remedy(
+    system: str, version: tuple[int, int], sentence: str
+) -> None:
+    with pytest.raises(SetupError, match=sentence) as error:
+        machine.check_system(system, version)
+    assert "\n" not in str(error.value)
+
+
+def test_make_serve_says_the_sentence_and_nothing_else(tmp_path: Path) -> None:
+    code = "import platform; platform.system = lambda: 'Darwin'; from tools import serve; serve.main()"
+    result = subprocess.run(
+        ["python3", "-c", code], cwd=machine.ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip() == machine._SYSTEMS_WITHOUT["Darwin"]
