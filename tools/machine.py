@@ -52,6 +52,10 @@ TO_TEST = (
     program("npm", "npm"),
     program("curl", "curl"),
     program("git", "git"),
+    program("openssl", "openssl"),
+    # The system call filter is held against the runtimes' profile and the system's table of calls.
+    Package("golang-github-containers-common", Path("/usr/share/containers/seccomp.json").exists),
+    Package("linux-libc-dev", Path("/usr/include/asm-generic/unistd.h").exists),
     # A kernel that is not Python; with R itself.
     Package("r-cran-irkernel", lambda: Path("/usr/lib/R/site-library/IRkernel").exists()),
 )

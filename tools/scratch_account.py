@@ -30,8 +30,8 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 _OF_THE_MACHINE = ("PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
-#: Cache folders below a home, by program.
-_CACHES = (".cache/pip", ".npm/_cacache")
+#: Where a cache lies: the variable that may say so, and the folder below a home where it does not.
+_CACHES = {"PIP_CACHE_DIR": ".cache/pip", "npm_config_cache": ".npm"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Account:
         for name, value in os.environ.items():
             if name.startswith(_OF_THE_MACHINE) or name.lower() in _PROXIES:
                 wanted[name] = value
+        # Its caches are its own: copies below its home.
+        for name in _CACHES:
+            wanted.pop(name, None)
         prefix = ["runuser", "-u", self.name, "--", "env", "-i", "-C", str(self.project)]
         words = [f"{name}={value}" for name, value in wanted.items()]
         return subprocess.run([*prefix, *words, *command]).returncode == 0
@@ -97,12 +100,10 @@ def _clone(account: Account) -> None:
 
 
 def _copy_caches(account: Account) -> None:
-    for cache in _CACHES:
-        source = Path.home() / cache
+    for variable, below_home in _CACHES.items():
+        source = Path(os.environ.get(variable) or Path.home() / below_home)
         if source.is_dir():
-            target = account.home / cache
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, target)
+            shutil.copytree(source, account.home / below_home)
 
 
 def _sweep() -> None:
