@@ -41,3 +41,4 @@ def io_loop() -> Iterator[tornado.ioloop.IOLoop]:
     loop.run_until_complete(loop.shutdown_default_executor())
     asyncio.set_event_loop(None)
     io.close(all_fds=True)
+    assert not left, "the test left tasks running"
