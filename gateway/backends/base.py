@@ -77,6 +77,18 @@ class LimitReport:
     best_effort: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a sandbox ended.
+
+    `reason` is a clause without a full stop: "it was killed by SIGKILL", "it reached its maximum life of
+    3600 s". `expired` where it has had all the life that it may have, so that nothing is to take its place.
+    """
+
+    reason: str
+    expired: bool = False
+
+
 class Sandbox(abc.ABC):
     """One isolated place with a relay in it. Made by `Backend.create` or found by `Backend.list`."""
 
@@ -95,9 +107,8 @@ class Sandbox(abc.ABC):
         second call raises `BackendError`."""
 
     @abc.abstractmethod
-    async def wait(self) -> str:
-        """Wait for the end of the sandbox; a sentence that says why it ended ("the kernel used more
-        than its 512 MiB of memory", "it reached its maximum life of 3600 s")."""
+    async def wait(self) -> Ending:
+        """Wait for the end of the sandbox; may be cancelled, and called again."""
 
     @abc.abstractmethod
     async def destroy(self) -> None:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from collections.abc import Callable, Iterable
 
 from ..link import Link, LinkClosedError
 from ..wire import messages
 from .attachment import Attachment, SessionTakenError
+from .outstanding import Request
 from .state import State
 
 Clock = Callable[[], datetime.datetime]
 
-#: Sessions without a client for which the end of their requests waits.
-MAX_MISSED_SESSIONS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A client's request that has no answer yet."""
-
-    session_id: str
-    channel: str
-    header: bytes
+#: Bytes that wait for sessions without a client; beyond, the oldest session's go.
+MAX_MISSED = 4 * 1024 * 1024
 
 
 class Clients:
     """Who is attached, by session, and what those who are away are still to be told."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, window: int) -> None:
+        """`window`: bytes that may wait for a client that is told of other clients' requests."""
         self._clock = clock
+        self._window = window
         self._attachments: dict[str, Attachment] = {}
         self._missed: dict[str, list[bytes]] = {}
+        self._missed_size = 0
         # The kernel's own session: JupyterLab drops what it still works on at a message of another one.
         self._session = ""
 
@@ -47,7 +41,7 @@ class Clients:
             older.unbind()
             older.inbox.close(SessionTakenError(session_id))
         self._attachments[session_id] = attachment
-        for message in self._missed.pop(session_id, ()):
+        for message in self._take_missed(session_id):
             attachment.inbox.put_local(message)
 
     def remove(self, attachment: Attachment) -> None:
@@ -77,20 +71,32 @@ class Clients:
             attachment.inbox.close(error)
         self._attachments.clear()
         self._missed.clear()
+        self._missed_size = 0
 
     def end_request(self, request: Request, reason: str) -> None:
-        """Give the answer that the kernel cannot give any more."""
+        """Give the answer that the kernel cannot give any more, unless nobody waits for one."""
+        if not request.wants_answer:
+            return
+        asking = self._attachments.get(request.session_id)
         pairs = messages.ending(request.channel, request.header, reason, self._clock(), session=self._session)
         for channel, message in pairs:
+            if asking is not None:
+                asking.inbox.put_local(message)
+            else:
+                self._missed.setdefault(request.session_id, []).append(message)
+                self._missed_size += len(message)
             if channel == "iopub":
                 for attachment in self._attachments.values():
-                    attachment.inbox.put_local(message)
-            elif request.session_id in self._attachments:
-                self._attachments[request.session_id].inbox.put_local(message)
-            if request.session_id not in self._attachments:
-                self._missed.setdefault(request.session_id, []).append(message)
-        if len(self._missed) > MAX_MISSED_SESSIONS:
-            del self._missed[next(iter(self._missed))]
+                    # What concerns another client is not worth more memory to one that reads nothing.
+                    if attachment is not asking and attachment.inbox.size < self._window:
+                        attachment.inbox.put_local(message)
+        while self._missed_size > MAX_MISSED:
+            self._take_missed(next(iter(self._missed)))
+
+    def _take_missed(self, session_id: str) -> list[bytes]:
+        missed = self._missed.pop(session_id, [])
+        self._missed_size -= sum(map(len, missed))
+        return missed
 
     def announce(self, state: State, link: Link | None) -> None:
         """Tell everyone of a state that the kernel cannot tell itself."""

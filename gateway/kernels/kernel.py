@@ -9,24 +9,22 @@ and whoever waits for an answer is told (protocol.md 1.7).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from ..backends.base import Backend, BackendError, Sandbox
+from ..backends.base import Backend, BackendError, Ending, Sandbox
 from ..link import Link, LinkClosedError, LinkError
 from ..transport.base import TransportError
 from ..wire import messages
 from .attachment import Attachment
-from .clients import Clients, Clock, Request
+from .clients import Clients, Clock
 from .errors import KernelGoneError, KernelStateError
 from .launch import KernelSettings, Launch
+from .outstanding import Outstanding, Request
 from .state import Event, State, advance
 
-#: Requests of all clients that may be without their answer; beyond, the oldest is no longer told.
-MAX_OUTSTANDING = 10_000
-#: Bytes of a request's header that are kept to answer in a dead kernel's place.
-MAX_HEADER = 64 * 1024
 #: Seconds that a sandbox whose link has ended may take to say why it ended.
 EXIT_WAIT = 2.0
 
@@ -36,9 +34,11 @@ class _Voice:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self.outstanding: dict[int, Request] = {}
+        self.outstanding = Outstanding()
         self.state = ""
         self.silent = False
+        # One death is dealt with at a time: a hostile relay may tell of any number.
+        self.has_died = False
 
     def on_state(self, state: str) -> None:
         self.state = state
@@ -46,13 +46,13 @@ class _Voice:
             self._kernel.advance(Event.IDLE if state == "idle" else Event.BUSY)
 
     def on_died(self, reason: str, asked: str | None) -> None:
-        self.outstanding.clear()
-        if not self.silent:
+        self.outstanding.take_all()
+        if not self.silent and not self.has_died:
+            self.has_died = True
             self._kernel.on_kernel_died(reason, asked)
 
     def on_done(self, sequences: Sequence[int]) -> None:
-        for sequence in sequences:
-            self.outstanding.pop(sequence, None)
+        self.outstanding.done(sequences)
 
     def on_log(self, text: str) -> None:
         self._kernel.log_output(text)
@@ -71,9 +71,10 @@ class Kernel:
         settings: KernelSettings,
         clock: Clock,
         log: logging.Logger | logging.LoggerAdapter[Any],
-        on_shut_down: Callable[[Kernel], None],
+        on_over: Callable[[Kernel], None],
     ) -> None:
-        """`on_shut_down` is called when a client's shutdown_request has ended the kernel."""
+        """`on_over` is called when the kernel is to be deleted: a client's shutdown_request has ended it, or
+        it has lived as long as it may and nobody is there to be told."""
         self.id = launch.request.kernel_id
         self.name = launch.request.spec_name
         self.owner = launch.request.owner
@@ -85,11 +86,11 @@ class Kernel:
         self._settings = settings
         self._clock = clock
         self._log = log
-        self._on_shut_down = on_shut_down
+        self._on_over = on_over
         self._sandbox: Sandbox | None = None
         self._link: Link | None = None
         self._voice = _Voice(self)
-        self._clients = Clients(clock)
+        self._clients = Clients(clock, settings.window)
         self._changing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._deleted = False
@@ -216,8 +217,11 @@ class Kernel:
             if self._deleted:
                 raise KernelGoneError(self.id)
             if self._state is State.DEAD:
-                self._clients.end_request(request, self.reason or "The kernel is dead.")
-                return
+                # The answer waits in memory until the client takes it, so it waits for room there.
+                if await attachment.inbox.has_room(self._settings.window):
+                    self._clients.end_request(request, self.reason or "The kernel is dead.")
+                    return
+                continue
             route, voice = attachment.route, self._voice
             if route is None:
                 await self._next_change()
@@ -233,14 +237,10 @@ class Kernel:
             return
 
     def _expect_answer(self, voice: _Voice, sequence: int, request: Request) -> None:
-        if request.channel not in ("shell", "control") or len(request.header) > MAX_HEADER:
-            return
         if voice.silent:
             self._clients.end_request(request, self.reason or "The kernel's sandbox ended.")
-            return
-        voice.outstanding[sequence] = request
-        if len(voice.outstanding) > MAX_OUTSTANDING:
-            del voice.outstanding[next(iter(voice.outstanding))]
+        elif request.wants_answer:
+            voice.outstanding.add(sequence, request)
 
     # -- what the relay tells -----------------------------------------------------------------------
 
@@ -256,12 +256,14 @@ class Kernel:
         A client may have asked it to end, by a shutdown_request on its websocket: then it is shut down or
         restarted as if it had asked in the REST API.
         """
+        if self._deleted:
+            return
         if asked == "shutdown":
-            self._on_shut_down(self)
+            self._log.info("kernel %s was shut down by a client's shutdown_request", self.id)
+            self._on_over(self)
             return
         self._log.warning("kernel %s died: %s", self.id, reason)
-        self.reason = reason
-        self._spawn(self._restart() if asked == "restart" else self._revive(self._voice))
+        self._spawn(self._restart() if asked == "restart" else self._revive(self._voice, reason))
 
     def log_output(self, text: str) -> None:
         """Lines that the relay or the kernel's process wrote, shown with every control character escaped."""
@@ -286,18 +288,20 @@ class Kernel:
             self._clients.bind(link)
             self._changed_now()
             await link.control("start", self._launch.members(sandbox), within=self._settings.start_timeout)
-        except (BackendError, TransportError, LinkError) as error:
-            reason = str(error)
-            if isinstance(error, LinkClosedError):
-                reason = await self._why_ended(reason)
+        except LinkClosedError as error:
+            ending = await self._why_ended(str(error))
             await self._tear_down()
-            self._fail(f"The kernel did not start: {reason}")
+            self._fail(f"The kernel did not start: {ending.reason}.")
+            return
+        except (BackendError, TransportError, LinkError) as error:
+            await self._tear_down()
+            self._fail(f"The kernel did not start: {error}")
             return
         except BaseException:
             await self._tear_down()
             raise
         self._up()
-        self._spawn(self._watch(link, voice))
+        self._spawn(self._watch(link))
 
     def _up(self) -> None:
         self.reason = None
@@ -317,6 +321,7 @@ class Kernel:
         """Start the kernel again, in its sandbox if that lives and can."""
         self.advance(event)
         if self._link is not None:
+            self._voice.has_died = False
             try:
                 await self._link.control("restart", within=self._settings.start_timeout)
             except LinkError as error:
@@ -327,62 +332,69 @@ class Kernel:
                 return
         await self._bring_up()
 
-    async def _revive(self, voice: _Voice) -> None:
+    async def _revive(self, voice: _Voice, reason: str) -> None:
         async with self._changing:
             if voice is not self._voice or voice.silent or self._state not in (State.IDLE, State.BUSY):
                 return  # another operation has dealt with it
-            await self._try_again()
+            await self._try_again(reason)
 
-    async def _watch(self, link: Link, voice: _Voice) -> None:
+    async def _watch(self, link: Link) -> None:
         """The end of the link that nobody asked for: the relay or its sandbox is gone."""
         reason = await link.closed()
         async with self._changing:
             if link is not self._link:
                 return
-            reason = await self._why_ended(reason)
-            self._log.warning("kernel %s lost its sandbox: %s", self.id, reason)
-            self.reason = reason
+            ending = await self._why_ended(reason)
+            self._log.warning("kernel %s lost its sandbox: %s", self.id, ending.reason)
+            reason = f"The kernel's sandbox ended: {ending.reason}."
             await self._lose_sandbox(reason)
-            await self._try_again()
+            if self._state is State.DEAD:
+                return  # it was given up before, with a reason that stays
+            if ending.expired:
+                self._fail(reason)
+                if not self.connections:
+                    self._on_over(self)
+            else:
+                await self._try_again(reason)
 
-    async def _try_again(self) -> None:
+    async def _try_again(self, reason: str) -> None:
         """Restart after a death, unless it keeps dying."""
+        self.reason = reason
         if asyncio.get_running_loop().time() - self._ready_at > self._settings.stable_after:
             self._restarts = 0
         if self._restarts >= self._settings.restart_limit:
-            self._fail(f"{self.reason} It has been restarted {self._restarts} times and is given up.")
+            self._fail(f"{reason} It has been restarted {self._restarts} times and is given up.")
             return
         self._restarts += 1
         self.advance(Event.DIED)
         self._clients.announce(State.AUTORESTARTING, self._link)
         await self._restart_kernel(Event.DIED)
 
-    async def _why_ended(self, reason: str) -> str:
-        if self._sandbox is None:
-            return reason
-        try:
-            async with asyncio.timeout(EXIT_WAIT):
-                return await self._sandbox.wait()
-        except TimeoutError:
-            return reason
+    async def _why_ended(self, reason: str) -> Ending:
+        """How the sandbox ended; where it does not say so, `reason`, a clause about its link."""
+        if self._sandbox is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_WAIT):
+                    return await self._sandbox.wait()
+        return Ending(reason)
 
     async def _lose_sandbox(self, reason: str) -> None:
         """Give the sandbox up and end, in the relay's place, what it still owed."""
         outstanding = self._voice.outstanding
         await self._tear_down()
-        for request in outstanding.values():
+        for request in outstanding.take_all():
             self._clients.end_request(request, reason)
-        outstanding.clear()
 
     async def _tear_down(self) -> None:
         self._voice.silent = True
-        link, self._link = self._link, None
-        self._clients.unbind(link)
-        sandbox, self._sandbox = self._sandbox, None
-        if link is not None:
-            await link.close()
-        if sandbox is not None:
-            await sandbox.destroy()
+        self._clients.unbind(self._link)
+        # Each is let go of when it is gone: a DELETE may cancel this midway, and does the rest then.
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+        if self._sandbox is not None:
+            await self._sandbox.destroy()
+            self._sandbox = None
 
     def _set(self, state: State) -> None:
         self._state = state

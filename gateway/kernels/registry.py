@@ -134,7 +134,7 @@ class Kernels(LoggingConfigurable):
             self._kernel_settings(),
             self.clock,
             self.log,
-            on_shut_down=self._on_shut_down,
+            on_over=self._on_over,
         )
         self._kernels[kernel.id] = kernel
         kernel.start()
@@ -157,8 +157,7 @@ class Kernels(LoggingConfigurable):
         # Who asked may go away; the end of a kernel goes on.
         await asyncio.shield(self._begin_to_end(kernel_id))
 
-    def _on_shut_down(self, kernel: Kernel) -> None:
-        self.log.info("kernel %s was shut down by a client's shutdown_request", kernel.id)
+    def _on_over(self, kernel: Kernel) -> None:
         if kernel.id in self._kernels:
             self._begin_to_end(kernel.id)
 

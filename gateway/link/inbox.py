@@ -23,6 +23,7 @@ class Inbox:
         self.on_taken: Callable[[], None] | None = None
         self._messages: list[tuple[int, bytes]] = []
         self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
         self._closed: Exception | None = None
 
     def put(self, sequence: int, message: bytes) -> None:
@@ -30,21 +31,32 @@ class Inbox:
         self.last = sequence + self.offset
         self._messages.append((self.last, message))
         self.size += len(message)
+        self._emptied.clear()
 
     def put_local(self, message: bytes) -> None:
         """Add a message of the gateway's own, which has no number of its own, and wake the taker."""
         self._messages.append((self.last, message))
         self.size += len(message)
+        self._emptied.clear()
         self._filled.set()
 
     def wake(self) -> None:
         """Let the taker see what was put."""
         self._filled.set()
 
+    async def has_room(self, bound: int) -> bool:
+        """Whether fewer than `bound` bytes wait. Where they do not, waits first until something was taken or
+        the inbox is closed: ask again."""
+        if self.size < bound or self._closed is not None:
+            return True
+        await self._emptied.wait()
+        return False
+
     def close(self, error: Exception) -> None:
         """Nothing more will come: once empty, `take` raises `error`. The first close decides."""
         self._closed = self._closed or error
         self._filled.set()
+        self._emptied.set()
 
     async def take(self) -> list[tuple[int, bytes]]:
         """All that waits, at least one message; cancelling loses none."""
@@ -55,6 +67,7 @@ class Inbox:
             await self._filled.wait()
         messages, self._messages = self._messages, []
         self.size = 0
+        self._emptied.set()
         if self.on_taken is not None:
             self.on_taken()
         return messages

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ..transport.base import Transport, TransportError
 from ..wire import framing
+from ..wire.allowance import Allowance
 from ..wire.framing import Frame, FrameDecoder, FramingError, Kind
 from . import payloads
 from .inbox import Inbox
@@ -130,6 +131,7 @@ class Link:
         self._next_control = 1
         self._greeted = False
         self._heard = 0.0
+        self._log_allowance = Allowance(0.0)
         self._reason: str | None = None
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -380,7 +382,9 @@ class Link:
                     payloads.text(died, "reason"), asked if asked in ("shutdown", "restart") else None
                 )
             case Kind.LOG:
-                self._listener.on_log(payload.decode("utf-8", "replace"))
+                lines = payload.decode("utf-8", "replace").splitlines()
+                if text := self._log_allowance.limit(lines, self._heard):
+                    self._listener.on_log(text)
             case Kind.PING:
                 self._pong = framing.SEQUENCE.pack(payloads.sequence(frame))
                 self._wake_writer.set()

@@ -1,7 +1,7 @@
 """What the kernel's process prints outside of Jupyter: a few lines a second become LOG, the last are kept.
 
 A kernel that floods its stdout must neither fill the link nor stop, so everything is read, and what goes
-beyond `RATE` is counted and dropped.
+beyond the allowance is counted and dropped.
 """
 
 from __future__ import annotations
@@ -9,38 +9,12 @@ from __future__ import annotations
 import os
 from collections import deque
 
-#: Bytes that may be told at once, and bytes a second after that.
-BURST = 64 * 1024
-RATE = 16 * 1024
+from ..wire.allowance import Allowance
+
 MAX_LINE = 4096
 _READ = 64 * 1024
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 2000
-
-
-class Allowance:
-    """How many bytes of text may be told: `BURST` at once, `RATE` a second in the long run."""
-
-    def __init__(self, now: float) -> None:
-        self._left = float(BURST)
-        self._then = now
-        self._dropped = 0
-
-    def limit(self, lines: list[str], now: float) -> str:
-        """Those of the lines that may be told now, as text; the next that may are told how many were not."""
-        self._left = min(float(BURST), self._left + (now - self._then) * RATE)
-        self._then = now
-        told: list[str] = []
-        for line in lines:
-            if self._left < len(line):
-                self._dropped += 1
-                continue
-            if self._dropped:
-                told.append(f"[{self._dropped} lines were dropped]")
-                self._dropped = 0
-            self._left -= len(line) + 1
-            told.append(line)
-        return "".join(line + "\n" for line in told)
 
 
 class Output:

@@ -17,6 +17,7 @@ from typing import Any
 import zmq
 
 from ..wire import framing
+from ..wire.allowance import Allowance
 from ..wire.framing import Frame, FrameDecoder, FramingError, Kind, encode
 from .boot import Boot
 from .brake import MAX_UNSENT
@@ -26,7 +27,6 @@ from .life import DEFAULT_GRACE, Gateway, Life
 from .loop import Loop
 from .outbound import Outbound
 from .outbox import SESSION_TTL, Outbox
-from .output import Allowance
 from .requests import Requests
 from .taps import Taps
 from .voice import Voice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from gateway.backends.base import Backend, BackendError, Sandbox, SandboxRequest
+from gateway.backends.base import Backend, BackendError, Ending, Sandbox, SandboxRequest
 from gateway.transport.base import Transport
 
 from .relay_double import RelayDouble
@@ -19,20 +19,20 @@ class SandboxDouble(Sandbox):
         self.kernel_id = kernel_id
         self.relay = RelayDouble()
         self.relay.say_hello()
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.destroyed = False
 
     async def connect(self) -> Transport:
         return self.relay.transport
 
-    async def wait(self) -> str:
+    async def wait(self) -> Ending:
         return await asyncio.shield(self.ended)
 
     async def destroy(self) -> None:
         self.destroyed = True
 
-    def die(self, reason: str) -> None:
-        self.ended.set_result(reason)
+    def die(self, reason: str, *, expired: bool = False) -> None:
+        self.ended.set_result(Ending(reason, expired))
         self.relay.end()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ...transport.base import Transport
-from ..base import BackendError, Sandbox
+from ..base import BackendError, Ending, Sandbox
 from . import command
 from .cgroups import Cgroup
 from .limits import Limits, format_size
@@ -64,7 +64,7 @@ class BubblewrapSandbox(Sandbox):
             raise BackendError("A sandbox has one stream, and that of this one is taken or has ended.")
         return transport
 
-    async def wait(self) -> str:
+    async def wait(self) -> Ending:
         return await asyncio.shield(self._over)
 
     async def destroy(self) -> None:
@@ -76,8 +76,8 @@ class BubblewrapSandbox(Sandbox):
         """Wait for the first process inside; its number outside. Raises `BackendError` if there is none."""
         first = await asyncio.shield(self._tree.first)
         if first is None:
-            reason = await self.wait()
-            raise BackendError(f"The sandbox could not be made: {reason}.")
+            ending = await self.wait()
+            raise BackendError(f"The sandbox could not be made: {ending.reason}.")
         return first
 
     @property
@@ -85,29 +85,27 @@ class BubblewrapSandbox(Sandbox):
         """What it last wrote to stderr, "" where that is nothing."""
         return " ".join(self._tree.last_lines)
 
-    async def _live(self) -> str:
+    async def _live(self) -> Ending:
         ended = asyncio.create_task(self._tree.ended())
         await asyncio.wait(
             [ended, self._asked], timeout=self._limits.life, return_when=asyncio.FIRST_COMPLETED
         )
-        reason = None
+        ending = None
         if not ended.done():
-            destroyed = self._asked.done()
-            reason = "it was deleted" if destroyed else f"it reached its maximum life of {self._life}"
+            if self._asked.done():
+                ending = Ending("it was deleted")
+            else:
+                ending = Ending(f"it reached its maximum life of {self._limits.life:g} s", expired=True)
             await self._tree.end()
         status = await ended
         self._tree.close()
-        reason = reason or self._explain(status)
+        ending = ending or Ending(self._explain(status))
         await self._remove_cgroup()
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
         self._release()
-        return reason
-
-    @property
-    def _life(self) -> str:
-        return f"{self._limits.life:g} s"
+        return ending
 
     async def _remove_cgroup(self) -> None:
         deadline = time.monotonic() + _PATIENCE

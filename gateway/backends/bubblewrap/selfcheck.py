@@ -193,9 +193,9 @@ async def _inside(
         while len(answer) <= _ANSWER and (chunk := await transport.receive()):
             answer += chunk
         await transport.close()
-        reason = await sandbox.wait()
+        ending = await sandbox.wait()
         findings = parse(answer, plan)
-        return findings if findings is not None else explain(sandbox.last_words or reason)
+        return findings if findings is not None else explain(sandbox.last_words or ending.reason)
     finally:
         await sandbox.destroy()
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway.backends.base import Backend, BackendError, Sandbox, SandboxRequest
+from gateway.backends.base import Backend, BackendError, Ending, Sandbox, SandboxRequest
 from gateway.backends.bubblewrap import sweep
 from gateway.transport.base import Transport
 from gateway.transport.pipe import PipeTransport
@@ -59,9 +59,9 @@ class SurvivorSandbox(Sandbox):
         stream.connect("\0" + self.kernel_id)
         return PipeTransport(stream)
 
-    async def wait(self) -> str:
+    async def wait(self) -> Ending:
         await _until(lambda: not self.lives)
-        return "its process has ended"
+        return Ending("its process has ended")
 
     async def destroy(self) -> None:
         if self._record is not None and self.lives:

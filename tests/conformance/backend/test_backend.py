@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.base import BackendError, SpecError
+from gateway.backends.base import BackendError, Ending, SpecError
 from tests.conformance.backend import traces
 from tests.conformance.backend.conftest import Started
 from tests.conformance.backend.gateways import gateway_process
@@ -163,14 +163,15 @@ async def test_waiting_may_be_cancelled_and_repeated(started: Started) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(sandbox.wait(), 0.01)
         await sandbox.destroy()
-        reason = await sandbox.wait()
-        assert reason == await sandbox.wait()
-        assert re.fullmatch(r"[a-z].*[^.]", reason), reason
+        ending = await sandbox.wait()
+        assert ending == await sandbox.wait()
+        assert re.fullmatch(r"[a-z].*[^.]", ending.reason), ending
+        assert not ending.expired
 
 
 async def test_a_life_has_its_limit_and_the_reason_says_so(started: Started) -> None:
     async with started() as backend, visiting(backend, settings={"life": 1}) as (sandbox, _):
-        assert await sandbox.wait() == "it reached its maximum life of 1 s"
+        assert await sandbox.wait() == Ending("it reached its maximum life of 1 s", expired=True)
         assert await backend.list() == []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.backends.base import Ending
 from gateway.backends.bubblewrap import BubblewrapBackend, cgroups
 from tests.conformance.backend.visit import found_inside, script, visiting
 from tests.integration.bubblewrap.conftest import Started
@@ -95,7 +96,7 @@ for number in range(200):
 """
     settings = {"memory": "100MiB"}
     async with started() as backend, visiting(backend, script(body), settings=settings) as (sandbox, _):
-        assert await sandbox.wait() == "the kernel used more than its 100 MiB of memory"
+        assert await sandbox.wait() == Ending("the kernel used more than its 100 MiB of memory")
 
 
 @pytest.mark.usefixtures("no_cgroups")

@@ -3,115 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.backends.base import BackendError, SandboxRequest
-from gateway.kernels.attachment import Attachment, SessionTakenError
+from gateway.backends.base import BackendError
+from gateway.kernels.attachment import SessionTakenError
 from gateway.kernels.errors import KernelGoneError, KernelStateError
-from gateway.kernels.kernel import Kernel
-from gateway.kernels.launch import KernelSettings, Launch
 from gateway.wire import framing, messages
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble
-from tests.support.relay_double import RelayDouble
-
-SETTINGS = KernelSettings(
-    window=1 << 20, max_message=1 << 20, start_timeout=2, restart_limit=1, stable_after=10, shutdown_grace=0.1
+from tests.unit.kernels.scripted import (
+    assert_ended,
+    became,
+    bring_up,
+    kernel_over,
+    open_route,
+    request,
+    running,
+    seen,
 )
-NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=datetime.UTC)
-
-
-def launch() -> Launch:
-    return Launch(
-        request=SandboxRequest(
-            kernel_id="0f0e0d0c-0b0a-4908-8706-050403020100",
-            spec_name="python3",
-            argv=["python3", "-f", "{connection_file}"],
-            resource_dir="",
-            settings={},
-            owner="someone",
-        ),
-        interrupt_mode="signal",
-        transport="ipc",
-        sign=False,
-        environment=lambda base: {**base, "GREETING": "hello"},
-    )
-
-
-@asynccontextmanager
-async def kernel_over(backend: BackendDouble) -> AsyncIterator[Kernel]:
-    kernel = Kernel(launch(), backend, SETTINGS, lambda: NOW, logging.getLogger("test"), pytest.fail)
-    kernel.start()
-    try:
-        yield kernel
-    finally:
-        await kernel.shutdown()
-        assert all(sandbox.destroyed for sandbox in backend.made)
-        assert len(asyncio.all_tasks()) == 1
-
-
-@asynccontextmanager
-async def running() -> AsyncIterator[tuple[Kernel, BackendDouble, RelayDouble]]:
-    backend = BackendDouble()
-    async with kernel_over(backend) as kernel:
-        relay = await bring_up(backend)
-        await kernel.wait_ready()
-        assert kernel.execution_state == "idle"
-        yield kernel, backend, relay
-
-
-async def bring_up(backend: BackendDouble) -> RelayDouble:
-    relay = await backend.next_relay()
-    relay.answer(await relay.hear_control("start"))
-    return relay
-
-
-async def open_route(relay: RelayDouble) -> int:
-    number = (await relay.hear(Kind.OPEN)).route
-    relay.say_opened(number)
-    return number
-
-
-def request(code: str = "1", channel: str = "shell", msg_type: str = "execute_request") -> bytes:
-    header = {"msg_id": "m-1", "msg_type": msg_type, "session": "s", "username": "u", "version": "5.4"}
-    parts = [json.dumps(header).encode(), b"{}", b"{}", json.dumps({"code": code}).encode()]
-    return b"".join(messages.pack(channel, parts))
-
-
-async def seen(attachment: Attachment, count: int) -> list[tuple[str, str, dict]]:
-    """The next messages of a client: channel, type, content; each is a child of request m-1 or of none."""
-    told = []
-    while len(told) < count:
-        for _, message in await asyncio.wait_for(attachment.receive(), 2):
-            channel, parts = messages.unpack(message)
-            header, parent, _, content = map(json.loads, parts[:4])
-            assert parent.get("msg_id") in (None, "m-1")
-            told.append((channel, header["msg_type"], content))
-    return told
-
-
-async def became(kernel: Kernel, state: str) -> None:
-    async with asyncio.timeout(2):
-        while kernel.execution_state != state:  # noqa: ASYNC110  # there is no event to wait for
-            await asyncio.sleep(0.005)
-
-
-def assert_ended(told: list[tuple[str, str, dict]], reason: str) -> None:
-    assert [(channel, kind) for channel, kind, _ in told] == [
-        ("iopub", "stream"),
-        ("shell", "execute_reply"),
-        ("iopub", "status"),
-    ]
-    assert told[0][2]["name"] == "stderr"
-    assert reason in told[0][2]["text"]
-    assert told[1][2]["status"] == "error"
-    assert told[2][2] == {"execution_state": "idle"}
 
 
 @pytest.mark.gen_test
@@ -199,9 +110,9 @@ async def test_a_sandbox_that_ends_while_its_kernel_starts_says_why():
     async with kernel_over(backend) as kernel:
         sandbox = await backend.next_sandbox()
         await sandbox.relay.hear_control("start")
-        sandbox.die("It used more than its memory.")
+        sandbox.die("it used more than its memory")
         await kernel.wait_ready()
-        assert kernel.reason == "The kernel did not start: It used more than its memory."
+        assert kernel.reason == "The kernel did not start: it used more than its memory."
 
 
 @pytest.mark.gen_test
@@ -249,9 +160,9 @@ async def test_requests_that_a_lost_sandbox_owed_are_ended_and_the_kernel_gets_a
         await open_route(relay)
         await attachment.send(request())
         await relay.hear(Kind.MESSAGE)
-        backend.made[0].die("The sandbox reached its maximum life.")
+        backend.made[0].die("it was killed by SIGKILL")
         new_relay = await backend.next_relay()
-        assert_ended((await seen(attachment, 3))[:3], "The sandbox reached its maximum life.")
+        assert_ended((await seen(attachment, 3))[:3], "The kernel's sandbox ended: it was killed by SIGKILL.")
         assert backend.made[0].destroyed
         number = await open_route(new_relay)
         new_relay.answer(await new_relay.hear_control("start"))
@@ -270,7 +181,7 @@ async def test_what_the_gateway_says_in_a_kernels_place_is_said_in_the_kernels_s
         assert (await attachment.receive())[0][1] == request()
         await attachment.send(request())
         await relay.hear(Kind.MESSAGE)
-        backend.made[0].die("It ended.")
+        backend.made[0].die("it ended")
         await bring_up(backend)
         for _, message in await attachment.receive():
             assert messages.session_of(message) == "s"
@@ -284,7 +195,7 @@ async def test_a_request_that_is_done_is_not_ended_again():
         await attachment.send(request())
         sequence = (await relay.hear(Kind.MESSAGE)).sequence
         relay.say(Kind.DONE, payload=framing.SEQUENCE.pack(sequence))
-        backend.made[0].die("It ended.")
+        backend.made[0].die("it ended")
         await bring_up(backend)
         told = await seen(attachment, 1)
         assert told[0][1:] == ("status", {"execution_state": "restarting"})
@@ -299,10 +210,10 @@ async def test_a_client_that_was_away_when_its_request_was_ended_is_told_when_it
         await relay.hear(Kind.MESSAGE)
         attachment.detach()
         attachment.detach()
-        backend.made[0].die("It ended.")
+        backend.made[0].die("it ended")
         await bring_up(backend)
         await became(kernel, "idle")
-        assert_ended(await seen(kernel.attach("s"), 3), "It ended.")
+        assert_ended(await seen(kernel.attach("s"), 3), "The kernel's sandbox ended: it ended.")
         assert kernel.attach("another").inbox.size == 0
 
 

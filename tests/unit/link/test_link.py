@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.link import REQUEST_SLACK, ControlError, Inbox, Link, LinkClosedError
-from gateway.wire import framing
+from gateway.wire import allowance, framing
 from gateway.wire.framing import Kind
 from tests.support.relay_double import RelayDouble
 
@@ -346,3 +346,13 @@ async def test_a_second_close_does_nothing_and_no_task_is_left():
         await link.close()
         assert await link.closed() == "the gateway closed the link"
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.gen_test
+async def test_a_relay_that_logs_without_end_is_held_to_its_allowance():
+    async with linked() as (_, relay, listener):
+        for _ in range(20):
+            relay.say(Kind.LOG, payload=b"line\n" * 50_000)
+        relay.say(Kind.PING, payload=framing.SEQUENCE.pack(1))
+        await relay.hear(Kind.PONG)
+        assert 0 < len("".join(listener.logged)) <= allowance.BURST + 20 * allowance.RATE

@@ -11,6 +11,7 @@ import pytest
 from gateway.relay import output as module
 from gateway.relay.memory import MemoryWatch
 from gateway.relay.output import Output
+from gateway.wire import allowance
 
 
 class Pipe:
@@ -63,7 +64,7 @@ def test_a_flood_is_read_and_mostly_dropped_and_that_is_said(pipe: Pipe) -> None
         pipe.say(b"0123456789abcde\n" * 2000)
         text, _ = pipe.output.read(1.0)
         told += text
-    assert len(told) <= module.BURST
+    assert len(told) <= allowance.BURST
     pipe.say(b"later\n")
     text, _ = pipe.output.read(2.0)
     dropped = 200_000 - told.count("\n")

@@ -178,7 +178,7 @@ def _kernel(backend: BackendDouble, owner: str) -> Kernel:
         SETTINGS,
         lambda: datetime.datetime.now(datetime.UTC),
         logging.getLogger("test"),
-        on_shut_down=lambda _: None,
+        on_over=lambda _: None,
     )
 
 
