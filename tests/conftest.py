@@ -27,12 +27,14 @@ pytest_plugins = ["pytest_tornado.plugin", "tests.support.platforms"]
 
 @pytest.fixture
 def io_loop() -> Iterator[tornado.ioloop.IOLoop]:
-    """A Tornado loop of the test's own; tasks that the test left running fail it."""
+    """A Tornado loop of the test's own; a task that does not end within a second after the test fails it."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     io = tornado.ioloop.IOLoop.current()
     yield io
     left = asyncio.all_tasks(loop)
+    if left:
+        _, left = loop.run_until_complete(asyncio.wait(left, timeout=1))
     for task in left:
         task.cancel()
     if left:
