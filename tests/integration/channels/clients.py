@@ -54,7 +54,7 @@ class Kernels:
             yield kernel
         finally:
             for client in kernel.clients:
-                client.close()
+                await client.close()
             await self.call("DELETE", f"api/kernels/{kernel.id}", check=False)
 
     async def _ids(self) -> set[str]:
@@ -200,8 +200,10 @@ class Client:
                 taken.append(self._read(told))
         return taken
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Close, and read what is still there, without which the library's own task would wait for ever."""
         self.websocket.close()
+        await self.closed()
 
 
 def text(told: list[Message], name: str = "stdout") -> str:
