@@ -109,6 +109,7 @@ class Client:
     def __init__(self, websocket: WebSocketClientConnection, v1: bool) -> None:
         self.websocket = websocket
         self._v1 = v1
+        self._ended = False
 
     async def send(
         self, msg_type: str, content: Message, *, channel: str = "shell", buffers: tuple = ()
@@ -136,9 +137,15 @@ class Client:
 
     async def receive(self) -> Message:
         async with asyncio.timeout(PATIENCE):
-            told = await self.websocket.read_message()
+            told = await self._next()
         assert told is not None, (self.websocket.close_code, self.websocket.close_reason)
         return self._read(told)
+
+    async def _next(self) -> str | bytes | None:
+        """The next frame, None at the end and from then on."""
+        told = None if self._ended else await self.websocket.read_message()
+        self._ended = told is None
+        return told
 
     def _read(self, told: str | bytes) -> Message:
         assert isinstance(told, bytes) is self._v1
@@ -184,7 +191,7 @@ class Client:
 
     async def closed(self) -> tuple[int | None, str | None]:
         async with asyncio.timeout(PATIENCE):
-            while await self.websocket.read_message() is not None:
+            while await self._next() is not None:
                 pass
         return self.websocket.close_code, self.websocket.close_reason
 
@@ -196,7 +203,7 @@ class Client:
         self.websocket.stream.close()
         taken = []
         async with asyncio.timeout(PATIENCE):
-            while (told := await self.websocket.read_message()) is not None:
+            while (told := await self._next()) is not None:
                 taken.append(self._read(told))
         return taken
 
