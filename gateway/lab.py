@@ -39,8 +39,9 @@ from tornado.websocket import (
     websocket_connect,
 )
 
-#: Bytes of one message from a kernel, as the gateway allows by default; Tornado's 10 MiB would cut the
-#: connection at an output that the gateway lets pass, and again after each reconnect.
+#: Bytes of one message from a kernel. More than the 100 MiB that the gateway lets pass by default, so that
+#: its limit is the one that counts; Tornado's 10 MiB would cut the connection at an output that the gateway
+#: sends, and again after each reconnect.
 MAX_MESSAGE = 256 * 1024 * 1024
 
 #: RFC 6455, 7.4.1: the server met a condition that prevents it from going on.
