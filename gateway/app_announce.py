@@ -21,21 +21,26 @@ def jupyter_program() -> Path | None:
 def lab_line(jupyter: Path, url: str, token: str, folder: Path, *, as_root: bool, display: bool) -> str:
     """The command that starts JupyterLab on this gateway.
 
-    What a cell shows may hold JavaScript, which runs in JupyterLab's origin and may do what its user may.
-    So everything is off by which JupyterLab runs programs of its own: terminals, the extension manager
-    (it installs packages), language servers, export (LaTeX); and the folder holds nothing of value. The
-    connection class is ours because jupyter_server's loses messages with buffers on their way.
+    What a cell shows may hold JavaScript, which runs in JupyterLab's origin and may do what its user may. So
+    this JupyterLab has a folder that holds nothing of value, and little else:
+
+    - no configuration but this line: files of it switch on server extensions, which run programs (terminals
+      and language servers are such); and its settings are in a temporary folder, not in the person's own;
+    - a user whom our class refuses what runs programs or leads out of the folder;
+    - an extension manager that cannot search, which would have the server send a page's words to PyPI;
+    - a list of trusted notebooks that ends with it: the person's other JupyterLabs share the usual one.
+
+    The connection class is ours because jupyter_server's loses messages with buffers on their way.
     """
     words = [
         str(jupyter),
         "lab",
         f"--gateway-url={url}",
         "--ServerApp.kernel_websocket_connection_class=gateway.lab.GatewayConnection",
-        "--ServerApp.authorizer_class=gateway.lab.NoExport",
-        "--ServerApp.terminals_enabled=False",
-        "--ServerApp.jpserver_extensions=jupyter_lsp=False",
+        "--ServerApp.identity_provider_class=gateway.lab.ScratchUser",
         "--LabApp.extension_manager=readonly",
         "--LabApp.news_url=None",
+        "--NotebookNotary.db_file=:memory:",
         f"--ServerApp.root_dir={folder}",
     ]
     if not display:
@@ -43,7 +48,7 @@ def lab_line(jupyter: Path, url: str, token: str, folder: Path, *, as_root: bool
     if as_root:
         words.append("--allow-root")
     secret = f"JUPYTER_GATEWAY_AUTH_TOKEN={shlex.quote(token)} " if token else ""
-    return secret + shlex.join(words)
+    return f"{secret}JUPYTER_NO_CONFIG=1 {shlex.join(words)}"
 
 
 def curl_line(url: str, token: str) -> str:

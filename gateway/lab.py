@@ -1,11 +1,11 @@
-"""What JupyterLab's server needs of ours: a websocket that keeps binary buffers, and no export.
+"""What JupyterLab's server needs of ours: a websocket that keeps binary buffers, and a user who may do less.
 
 This module runs in JupyterLab's environment, which has jupyter_server; the gateway itself never
 imports it. The line that starts JupyterLab names its classes in public settings::
 
     jupyter lab --gateway-url=... \\
         --ServerApp.kernel_websocket_connection_class=gateway.lab.GatewayConnection \\
-        --ServerApp.authorizer_class=gateway.lab.NoExport
+        --ServerApp.identity_provider_class=gateway.lab.ScratchUser
 
 jupyter_server's own connection class (2.21) asks a gateway for no subprotocol, decodes every binary frame as
 UTF-8, and sends on a page's binary frames as text. So a message with buffers (a widget's image, an array) is
@@ -23,15 +23,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+from collections.abc import Awaitable
 
-from jupyter_server.auth import Authorizer, User
-from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.auth import User
+from jupyter_server.auth.identity import PasswordIdentityProvider
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.services.kernels.connection.base import BaseKernelWebsocketConnection
 from jupyter_server.utils import url_path_join
-from tornado.escape import url_escape
+from tornado.escape import url_escape, url_unescape
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, RequestHandler
 from tornado.websocket import (
     WebSocketClientConnection,
     WebSocketClosedError,
@@ -39,8 +42,9 @@ from tornado.websocket import (
     websocket_connect,
 )
 
-#: Bytes of one message from a kernel, as the gateway allows by default; Tornado's 10 MiB would cut the
-#: connection at an output that the gateway lets pass, and again after each reconnect.
+#: Bytes of one message from a kernel. More than the 100 MiB that the gateway lets pass by default, so that
+#: its limit is the one that counts; Tornado's 10 MiB would cut the connection at an output that the gateway
+#: sends, and again after each reconnect.
 MAX_MESSAGE = 256 * 1024 * 1024
 
 #: RFC 6455, 7.4.1: the server met a condition that prevents it from going on.
@@ -48,17 +52,46 @@ INTERNAL_ERROR = 1011
 #: What stands for a close code where no close frame came, or none in it (the same section).
 _NEVER_SENT = (None, 1005, 1006, 1015)
 
+#: Where something may be changed, as paths below the base URL: notebooks and their kernels, how JupyterLab
+#: looks, and whether it runs.
+_MAY_CHANGE = re.compile(
+    r"(api/(contents|kernels|sessions|shutdown)|lab/api/(settings|workspaces)|login)(/.*)?"
+)
 
-class NoExport(Authorizer):
-    """Lets the one user of a scratch JupyterLab do everything but export notebooks (nbconvert).
+#: What runs programs when it is only read: export (LaTeX), and whether JupyterLab should be built (node).
+_RUNS_PROGRAMS = re.compile(r"(nbconvert|api/nbconvert|lab/api/build)(/.*)?")
 
-    The server exports to PDF by running LaTeX on what a notebook holds, outside any sandbox. What a cell
-    shows may be JavaScript and may write a notebook; LaTeX then reads this machine's files for it.
+#: JupyterLab's settings, and what names them there: `@organisation/package:plugin`.
+_SETTINGS = re.compile(r"lab/api/settings(/.*)?")
+_NAME = r"(?!\.)[\w.-]+"
+_SETTING = re.compile(rf"lab/api/settings(/|/(@{_NAME}/)?{_NAME}:{_NAME})?")
+
+
+class ScratchUser(PasswordIdentityProvider):
+    """The user of a scratch JupyterLab: works with notebooks, and has the server do nothing else.
+
+    What a cell shows may be JavaScript, which calls the server as this user does. A good part of
+    JupyterLab's REST surface asks no authorizer (jupyter_server's `@authorized` is missing there), but every
+    request is first asked whose it is; so what a page is not to reach is refused here.
+
+    - Nothing is changed but what `_MAY_CHANGE` lists: not JupyterLab itself (its build runs node and yarn
+      outside any sandbox), nor its plugins, which other servers share that are started from this environment.
+    - Nothing is exported: the server makes PDF by running LaTeX on what the notebook says.
+    - Settings are asked for by their names. jupyterlab_server (2.28) takes what it gets for a part of a path,
+      so that `/home/me/.docker:config` would be that file, and show it.
     """
 
-    def is_authorized(self, handler: JupyterHandler, user: User, action: str, resource: str) -> bool:
-        """Whether the request may go on."""
-        return resource != "nbconvert"
+    def get_user(self, handler: RequestHandler) -> User | Awaitable[User | None] | None:
+        """Whose request it is; raises 403 where a page may not ask."""
+        method, path = handler.request.method, handler.request.path.removeprefix(handler.settings["base_url"])
+        if (
+            (method not in ("GET", "HEAD", "OPTIONS") and not _MAY_CHANGE.fullmatch(path))
+            or _RUNS_PROGRAMS.fullmatch(path)
+            or (_SETTINGS.fullmatch(path) and not _SETTING.fullmatch(url_unescape(path, plus=False)))
+        ):
+            handler.current_user = None  # what shows the error asks for it
+            raise HTTPError(403, "This JupyterLab shows the outputs of strangers' code, and may not do this.")
+        return super().get_user(handler)
 
 
 class GatewayConnection(BaseKernelWebsocketConnection):

@@ -38,8 +38,6 @@ def quiet_environment(folder: Path, **more: str) -> dict[str, str]:
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "JUPYTER_DATA_DIR": str(folder / "data"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
         "PYTHONUNBUFFERED": "1",
         # A client that means to ask the internet, also by a mistake of ours, asks nobody.
         "PIP_NO_INDEX": "1",

@@ -29,6 +29,14 @@ class Server:
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """An authenticated REST call; the status and the JSON of the answer (None where it is empty)."""
+        status, text = self._fetch(method, path, body, headers)
+        return status, json.loads(text) if text else None
+
+    def status(self, method: str, path: str, body: object = None) -> int:
+        """As `call`; only the status, whatever the answer holds."""
+        return self._fetch(method, path, body, {})[0]
+
+    def _fetch(self, method: str, path: str, body: object, headers: dict[str, str]) -> tuple[int, bytes]:
         request = urllib.request.Request(  # noqa: S310  # http, to a server of ours
             self.url + path,
             method=method,
@@ -37,10 +45,10 @@ class Server:
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-                status, text = response.status, response.read()
+                return response.status, response.read()
         except urllib.error.HTTPError as error:
-            status, text = error.code, error.read()
-        return status, json.loads(text) if text else None
+            with error:
+                return error.code, error.read()
 
     def kernel_ids(self) -> set[str]:
         """The kernels that there are."""
@@ -102,8 +110,9 @@ def _line(text: str, start: str, *, keep: bool = False) -> str:
 @contextlib.contextmanager
 def running_lab(folder: Path, line: str) -> Iterator[Server]:
     """JupyterLab as a shell starts it with that line; nothing is added to it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    env = quiet_environment(folder)
+    temporary = folder / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    env = quiet_environment(folder, TMPDIR=str(temporary))
     program = Program(["/bin/sh", "-c", line], folder / "lab.log", env, folder)
     try:
         program.wait_for(lambda: _servers(env), "JupyterLab writes where it is")

@@ -1,16 +1,20 @@
-"""What a person does without a Jupyter client: the printed curl line, and a websocket of Tornado's."""
+"""What a person does without a Jupyter client: curl lines, printed and in README, and Tornado's websocket."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.websocket import websocket_connect
 
 from tests.e2e.servers import Gateway
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_printed_curl_line_starts_a_kernel(gateway: Gateway) -> None:
@@ -19,6 +23,30 @@ def test_the_printed_curl_line_starts_a_kernel(gateway: Gateway) -> None:
     kernel = json.loads(done.stdout)
     assert (kernel["name"], kernel["execution_state"]) == ("python3", "idle")
     assert gateway.call("DELETE", f"/api/kernels/{kernel['id']}")[0] == 204
+
+
+def test_the_curl_lines_of_the_readme_start_a_kernel_and_list_it(gateway: Gateway) -> None:
+    start, list_all = curl_lines(gateway)
+    started = json.loads(sh(start, gateway))
+    assert (started["name"], started["execution_state"]) == ("python3", "idle")
+    assert started["id"] in gateway.kernel_ids()
+    assert started["id"] in [kernel["id"] for kernel in json.loads(sh(list_all, gateway))]
+    assert gateway.call("DELETE", f"/api/kernels/{started['id']}")[0] == 204
+
+
+def curl_lines(gateway: Gateway) -> list[str]:
+    """The lines of README.md that a person pastes, for the port of this gateway."""
+    lines = [line.strip() for line in README.read_text().splitlines() if line.startswith("    curl ")]
+    assert all("http://127.0.0.1:8888/" in line for line in lines)
+    return [line.replace("http://127.0.0.1:8888", gateway.url) for line in lines]
+
+
+def sh(line: str, gateway: Gateway) -> str:
+    """What a shell prints for the line, with the token where README's reader has it."""
+    env = {**os.environ, "TOKEN": gateway.token}
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.gen_test(timeout=60)
@@ -34,6 +62,8 @@ async def test_a_websocket_of_text_frames_runs_a_cell(gateway: Gateway) -> None:
         assert isinstance(message, str), "the gateway closed the websocket"
         heard.append(json.loads(message))
     websocket.close()
+    while await websocket.read_message() is not None:
+        pass  # until the gateway has closed it too, Tornado's task for it runs
     assert [m["content"]["text"] for m in heard if m["header"]["msg_type"] == "stream"] == ["42\n"]
     assert gateway.call("DELETE", f"/api/kernels/{kernel['id']}")[0] == 204
 

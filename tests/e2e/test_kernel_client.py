@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from typing import Any
 
 from jupyter_kernel_client import JupyterKernelClient  # type: ignore[import-untyped]
 
@@ -17,9 +17,17 @@ def test_it_runs_interrupts_and_restarts_a_kernel_and_leaves_none(gateway: Gatew
         assert [output["text"] for output in made["outputs"]] == ["42\n"]
         failed = kernel.execute("1 / 0", timeout=60)
         assert (failed["status"], failed["outputs"][0]["ename"]) == ("error", "ZeroDivisionError")
-        threading.Timer(2, kernel.interrupt).start()
-        interrupted = kernel.execute("import time; time.sleep(60)", timeout=30)
-        assert interrupted["outputs"][0]["ename"] == "KeyboardInterrupt"
+        errors = []
+
+        def hear(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "stream":
+                kernel.interrupt()
+            elif message["msg_type"] == "error":
+                errors.append(message["content"]["ename"])
+
+        code = "import time; print('begun', flush=True); time.sleep(60)"
+        assert kernel.execute_interactive(code, timeout=30, output_hook=hear)["content"]["status"] == "error"
+        assert errors == ["KeyboardInterrupt"]
         kernel.restart()
         forgotten = kernel.execute("made", timeout=60)
         assert forgotten["outputs"][0]["ename"] == "NameError"

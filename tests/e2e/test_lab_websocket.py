@@ -67,6 +67,7 @@ async def test_a_page_without_the_subprotocol_speaks_text_to_the_gateway(lab: Se
     assert websocket.selected_subprotocol is None
     assert await run(websocket, "print(6 * 7)") == ["42\n"]
     websocket.close()
+    await end(websocket)
     assert lab.call("DELETE", f"/api/kernels/{kernel}")[0] == 204
 
 

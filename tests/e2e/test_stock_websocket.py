@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -37,8 +38,11 @@ def test_a_message_with_buffers_arrives_without_them_and_the_cells_after_it_run(
         "print('after a message from the page')",
     )
     shown = notebook.run(0).locator("img.widget-image")
-    assert shown.evaluate("image => image.naturalWidth") == 0
+    # Messages come in order: with this cell's, those of the image have come.
     expect(notebook.run(1)).to_have_text("after a message to the page\n")
+    expect(shown).to_have_attribute("src", re.compile("^blob:"))
+    expect(shown).to_have_js_property("complete", value=True)
+    assert shown.evaluate("image => image.naturalWidth") == 0
     with notebook.page.expect_file_chooser() as chooser:
         notebook.run(2).locator("button.widget-upload").click()
     chooser.value.set_files({"name": "bytes", "mimeType": "", "buffer": bytes(range(256))})

@@ -9,6 +9,7 @@ import pytest
 from traitlets.config import Configurable
 
 from gateway.app import JupyterGateway
+from gateway.app_announce import lab_line
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "k8s/README.md")
@@ -37,6 +38,15 @@ def test_a_test_that_is_named_exists(page: str, name: str, every_test: str) -> N
 )
 def test_a_path_that_is_named_exists(page: str, path: str) -> None:
     assert (ROOT / path).exists()
+
+
+def test_what_is_said_of_the_printed_lab_line_is_in_it() -> None:
+    line = lab_line(
+        Path("jupyter"), "http://127.0.0.1:8888/", "", Path("scratch"), as_root=False, display=False
+    )
+    said = re.findall(r"has `([^`]+)`", (ROOT / "docs" / "security.md").read_text())
+    assert said
+    assert [setting for setting in said if setting not in line] == []
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", "".join(TEXT.values())))
