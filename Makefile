@@ -17,7 +17,7 @@ test:
 bench:
 	@exec $(PYTHON) -m tools.bench
 
-# Resolve requirements/*.txt again; `make lock UPGRADE=--upgrade` takes newer versions.
+# Resolve every lock again; `make lock UPGRADE=--upgrade` takes newer versions.
 lock:
 	@exec $(PYTHON) -m tools.lock $(UPGRADE)
 

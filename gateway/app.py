@@ -3,10 +3,11 @@
 Everything is made here and handed down; nothing below reads the environment or the command line. The
 order of a start matters:
 
-1. Bind the port, so that it is known to be free, and so that the backend's self-check has a listener of
+1. Make every part that can be configured: its settings are read then, and a wrong one ends the start.
+2. Bind the ports, so that they are known to be free, and so that the backend's self-check has a listener of
    the gateway's own to reach.
-2. Start the backend: it shows that its sandboxes are isolated, or the gateway does not start.
-3. Serve, and only then say so.
+3. Start the backend: it shows that its sandboxes are isolated, or the gateway does not start.
+4. Serve, and only then say so.
 
 The end is the same in reverse. SIGTERM and SIGINT drain: no new kernels, running cells get
 `drain_grace` seconds, then everything is closed and the program exits 0. A second signal ends it at once;
@@ -23,22 +24,23 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_core.paths import jupyter_data_dir
 from tornado.web import Application
 from traitlets import Bool, Float, Int, TraitError, Unicode, default, validate
 from traitlets.config.application import catch_config_error
 
 from . import __version__
-from .app_announce import PLACE_OF_TOKEN, curl_line, has_display, jupyter_program, lab_line
+from .app_announce import PLACE_OF_TOKEN, curl_line, has_display, jupyter_program, lab_lines
 from .app_backends import Backends
 from .app_limits import limit_lines
 from .app_listen import StartError, bind, is_loopback, tls_context, url
 from .app_options import StrictApp
-from .app_token import VARIABLE, Token, find
+from .app_token import VARIABLE, Token, find, hide_token, without_token
 from .app_web import WebOptions
 from .backends.base import Backend, BackendError
 from .kernels.registry import Kernels
@@ -85,7 +87,7 @@ class JupyterGateway(StrictApp):
     }
 
     ip = Unicode("127.0.0.1", config=True, help="The address to listen on; empty: every address.")
-    port = Int(8888, config=True, help="The port to listen on; 0: any free one.")
+    port = Int(8888, min=0, max=65535, config=True, help="The port to listen on; 0: any free one.")
     port_retries = Int(50, config=True, help="How many ports after `port` are tried where it is in use.")
     base_url = Unicode("/", config=True, help="The path below which everything is served.")
     token = Unicode(
@@ -94,9 +96,10 @@ class JupyterGateway(StrictApp):
         config=True,
         help=f"The token that clients send. Other users of this machine can read it in the process list: "
         f"better use a file or the environment variable {VARIABLE}. Without any of them it is "
-        f"random, and printed. Empty: no authentication, which is possible on loopback only.",
+        f"random, and printed; two of them are an error. Empty: no authentication, which is possible on "
+        f"loopback only.",
     )
-    token_file = Unicode("", config=True, help="The file that holds the token.")
+    token_file = Unicode("", config=True, help="The file that holds the token; empty: none.")
     certfile = Unicode("", config=True, help="The TLS certificate (PEM, with its chain); empty: no TLS.")
     keyfile = Unicode("", config=True, help="The certificate's private key; empty: it is in `certfile`.")
     client_ca = Unicode("", config=True, help="Clients must show a certificate that this CA has signed.")
@@ -111,13 +114,8 @@ class JupyterGateway(StrictApp):
 
     @default("lab_folder")
     def _default_lab_folder(self) -> str:
-        return str(Path(self.data_dir, "gateway", "scratch"))
-
-    @validate("port")
-    def _is_port(self, proposal: Any) -> Any:
-        if not 0 <= proposal["value"] <= 65535:
-            raise TraitError(f"port must be from 0 to 65535, not {proposal['value']}")
-        return proposal["value"]
+        # Not `self.data_dir`: to ask for it makes it, or raises where a service account may not.
+        return str(Path(jupyter_data_dir(), "gateway", "scratch"))
 
     @validate("port_retries", "drain_grace")
     def _not_negative(self, proposal: Any) -> Any:
@@ -135,6 +133,7 @@ class JupyterGateway(StrictApp):
         self.backends = Backends()
         parts = [WebOptions, Kernels, KernelSpecs, KernelSpecManager]
         self.classes = [type(self), *parts, *self.backends.classes()]
+        self.log.addFilter(hide_token)
 
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
@@ -144,14 +143,11 @@ class JupyterGateway(StrictApp):
     def start(self) -> None:
         """Do what the command line asks; exits 1 with a sentence where that cannot be."""
         super().start()
-        try:
+        with self._exit_where_it_cannot_be():
             self.serve()
-        except (StartError, BackendError) as error:
-            self.log.critical("%s", error)
-            self.exit(1)
 
     def serve(self) -> None:
-        """Serve until a signal. Raises `StartError` or `BackendError` where that cannot be."""
+        """Serve until a signal. Raises `StartError`, `BackendError` or `TraitError` where that cannot be."""
         token = find(self.token, self.token_file, os.environ)
         self._refuse_to_be_open(token)
         context = tls_context(self.certfile, self.keyfile, self.client_ca)
@@ -161,48 +157,65 @@ class JupyterGateway(StrictApp):
             as_json=self.json_logs,
             secrets=[token.value] if token.value else [],
         )
-        # traitlets gives its own logger a handler and a format; everything is to go one way.
+        # traitlets gives its own logger a handler, a level and a format; everything is to go one way.
         self.log.handlers.clear()
+        self.log.setLevel(logging.NOTSET)
         self.log.propagate = True
-        asyncio.run(self._serve(token, context))
+        kernels = Kernels(parent=self, backend=self.make_backend())
+        kernels.kernelspecs.manager  # noqa: B018  # made now, so that its settings are read
+        asyncio.run(self._serve(kernels, WebOptions(parent=self), token, context))
 
     def start_show_config(self) -> None:
         """Print what is configured, and how each limit of a sandbox is kept on this machine."""
-        super().start_show_config()
-        if not self.show_config_json:
-            print("\n".join(limit_lines(self.make_backend().describe_limits())))
+        with self._exit_where_it_cannot_be():
+            limits = limit_lines(self.make_backend().describe_limits())
+            self.config = without_token(self.config)
+            super().start_show_config()
+            if not self.show_config_json:
+                print("\n".join(limits))
 
     def make_backend(self) -> Backend:
-        """The configured backend, not started. Raises `StartError`."""
+        """The configured backend, not started. Raises `StartError`; `TraitError` for a wrong setting."""
         backend = self.backends.make(self.backend, self)
         own = [*self.loaded_config_files, self.token_file, self.certfile, self.keyfile, self.client_ca]
         own_paths = [str(Path(path).absolute()) for path in own if path]
         backend.hidden_paths = [*backend.hidden_paths, *own_paths]
         return backend
 
-    async def _serve(self, token: Token, context: ssl.SSLContext | None) -> None:
+    @contextlib.contextmanager
+    def _exit_where_it_cannot_be(self) -> Iterator[None]:
+        try:
+            yield
+        except (StartError, BackendError, TraitError) as error:
+            self.log.critical("%s", error)
+            self.exit(1)
+
+    async def _serve(
+        self, kernels: Kernels, options: WebOptions, token: Token, context: ssl.SSLContext | None
+    ) -> None:
         stop = _stop_on_signals(self.log)
         async with contextlib.AsyncExitStack() as stack:
             sockets = bind(self.ip, self.port, self.port_retries)
             stack.callback(_close, sockets)
-            backend = self.make_backend()
+            metrics_sockets = []
+            if options.metrics_port:
+                metrics_sockets = bind(options.metrics_ip, options.metrics_port, 0)
+                stack.callback(_close, metrics_sockets)
+            backend = kernels.backend
             backend.listeners = [bound.getsockname()[:2] for bound in sockets]
             stack.push_async_callback(backend.close)
             if not await _unless(stop, backend.start()):
                 return
             for line in limit_lines(backend.describe_limits()):
                 self.log.info(line)
-            kernels = Kernels(parent=self, backend=backend)
             stack.push_async_callback(kernels.close)
             kernels.start()
-            options = WebOptions(parent=self)
             settings = options.settings(kernels, Metrics(), token.value, self.ip, self.base_url)
             application = make_application(settings)
             application.settings["websocket_ping_interval"] = options.ws_ping_interval or None
             _serve_on(stack, application, sockets, context)
-            if options.metrics_port:
-                own = bind(options.metrics_ip, options.metrics_port, 0)
-                _serve_on(stack, make_metrics_application(settings), own, None)
+            if metrics_sockets:
+                _serve_on(stack, make_metrics_application(settings), metrics_sockets, None)
             self._announce(url(sockets, context is not None, self.base_url), token)
             await stop.wait()
             self.log.warning(
@@ -223,11 +236,9 @@ class JupyterGateway(StrictApp):
         shown = PLACE_OF_TOKEN if token.chosen and token.value else token.value
         jupyter = jupyter_program()
         if jupyter is not None:
-            folder = Path(self.lab_folder).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-            as_root, display = os.geteuid() == 0, has_display(os.environ)
-            print("JupyterLab on it, in another terminal:")
-            print(f"  {lab_line(jupyter, where, shown, folder, as_root=as_root, display=display)}")
+            folder, as_root = Path(self.lab_folder).absolute(), os.geteuid() == 0
+            display = has_display(os.environ)
+            print("\n".join(lab_lines(jupyter, where, shown, folder, as_root=as_root, display=display)))
         print("A kernel on it, by hand:")
         print(f"  {curl_line(where, shown)}", flush=True)
 

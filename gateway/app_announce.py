@@ -51,6 +51,21 @@ def lab_line(jupyter: Path, url: str, token: str, folder: Path, *, as_root: bool
     return f"{secret}JUPYTER_NO_CONFIG=1 {shlex.join(words)}"
 
 
+def lab_lines(
+    jupyter: Path, url: str, token: str, folder: Path, *, as_root: bool, display: bool
+) -> list[str]:
+    """What is printed about JupyterLab; makes the folder, or says in the command's place why it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [
+            f"There is no line for JupyterLab: its scratch folder {folder} cannot be made "
+            f"({error.strerror}). Name another with --JupyterGateway.lab_folder."
+        ]
+    line = lab_line(jupyter, url, token, folder, as_root=as_root, display=display)
+    return ["JupyterLab on it, in another terminal:", f"  {line}"]
+
+
 def curl_line(url: str, token: str) -> str:
     """The command that starts a kernel."""
     words = ["curl", "--fail-with-body", "--silent", "--show-error", "-X", "POST", f"{url}api/kernels"]

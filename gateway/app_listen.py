@@ -28,8 +28,9 @@ def bind(ip: str, port: int, retries: int) -> list[socket.socket]:
     for candidate in range(port, last + 1):
         try:
             return _bind_all(ip, candidate)
-        except socket.gaierror as error:
-            raise StartError(f"There is no address {ip!r} on this machine: {error.strerror}.") from error
+        except (socket.gaierror, UnicodeError) as error:  # the second for what no name can be, such as a..b
+            why = error.strerror if isinstance(error, OSError) else error
+            raise StartError(f"There is no address {ip!r} on this machine: {why}.") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
@@ -70,7 +71,7 @@ def is_loopback(ip: str) -> bool:
     """Whether every address that `ip` (an address or a name) stands for is this machine's own."""
     try:
         found = socket.getaddrinfo(ip, None, type=socket.SOCK_STREAM) if ip else []
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return bool(found) and all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
 

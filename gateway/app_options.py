@@ -36,6 +36,7 @@ class StrictApp(JupyterApp):
             self._check_arguments(given[: given.index("--")] if "--" in given else given)
         super().parse_command_line(given)
         if self.extra_args:
+            self._refuse_late_command(self.extra_args)
             known = [*self.subcommands, *self._options()]
             raise ArgumentError(
                 f"There is no command {self.extra_args[0]!r}.{_nearest(self.extra_args[0], known)}"
@@ -69,7 +70,14 @@ class StrictApp(JupyterApp):
                 section, _, trait = name.rpartition(".")
                 self._check_trait(section, trait)
             elif name not in options:
+                self._refuse_late_command(argv)  # the option may be the command's
                 raise ArgumentError(f"There is no option --{name}.{_nearest(name, options, '--')}")
+
+    def _refuse_late_command(self, words: Sequence[str]) -> None:
+        """traitlets looks for a command in the first place only."""
+        for word in words:
+            if word in self.subcommands:
+                raise ArgumentError(f"A command comes before all options: {self.name} {word} ...")
 
     def _check_sections(self, config: Config) -> list[str]:
         """Raises `TraitError` for an unknown trait of a known class; the sections of unknown classes."""

@@ -62,7 +62,9 @@ class WebOptions(LoggingConfigurable):
         30, config=True, help="Seconds between two pings on a websocket; 0: none, and half-open ones stay."
     )
     metrics_ip = Unicode("127.0.0.1", config=True, help="The address of an open /metrics of its own.")
-    metrics_port = Int(0, config=True, help="The port of it; 0: /metrics is served with the token only.")
+    metrics_port = Int(
+        0, min=0, max=65535, config=True, help="The port of it; 0: /metrics is served with the token only."
+    )
     max_body_size = Int(1024 * 1024, config=True, help="Bytes of the largest request body.")
     start_wait = Float(
         10, config=True, help="Seconds after which a start is answered although the kernel is not ready yet."

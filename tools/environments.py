@@ -7,7 +7,6 @@ cache settings that a site has made for it. Locks are made by `make lock`.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -97,6 +96,8 @@ def _run(*command: str) -> None:
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Two `make` at once wait for each other instead of writing one environment together."""
+    import fcntl  # only Unix has it; elsewhere `check_system` says what is missing, once this can be imported
+
     with open(folder.with_name(folder.name + ".lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -16,6 +16,7 @@ from .machine import ROOT
 
 #: Lock -> what it is resolved from.
 LOCKS = {
+    "kernelspecs/python3/requirements.txt": ["kernelspecs/python3/requirements.in"],
     "requirements/bench-enterprise-gateway.txt": ["requirements/bench-enterprise-gateway.in"],
     "requirements/bench-kernel-gateway.txt": ["requirements/bench-kernel-gateway.in"],
     "requirements/serve.txt": ["setup.cfg", "requirements/serve.in"],

@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 
 OLDEST_PYTHON = (3, 11)
 
+#: What an account has that was made for one run of the tests.
+SYSTEM_PYTHON = "/usr/bin/python3"
+
 
 class SetupError(Exception):
     """This machine cannot go on by itself. The message says why, and what to do, in a sentence."""
@@ -38,15 +41,26 @@ def program(package: str, *names: str) -> Package:
     return Package(package, lambda: all(shutil.which(name) for name in names))
 
 
-#: What `make serve` needs. Debian's Python has `venv`, and in this package what `venv` cannot do without.
+def _system_python_makes_environments() -> bool:
+    command = [SYSTEM_PYTHON, "-c", "import ensurepip"]
+    return Path(SYSTEM_PYTHON).exists() and subprocess.run(command, capture_output=True).returncode == 0
+
+
+#: What `make serve` needs. Debian's Python has `venv`, and in a package what `venv` cannot do without. Each
+#: version has its own; python3-venv brings that of the default version.
 TO_SERVE = (
     program("bubblewrap", "bwrap"),
-    Package("python3-venv", lambda: importlib.util.find_spec("ensurepip") is not None),
+    Package(
+        "python{}.{}-venv".format(*sys.version_info),
+        lambda: importlib.util.find_spec("ensurepip") is not None,
+    ),
 )
 
 #: What `make test` needs beyond that.
 TO_TEST = (
     *TO_SERVE,
+    # Only root makes an account that runs the system's own Python.
+    Package("python3-venv", lambda: os.geteuid() != 0 or _system_python_makes_environments()),
     program("chromium", "chromium"),
     program("nodejs", "node"),
     program("npm", "npm"),
@@ -89,7 +103,8 @@ def ensure(packages: tuple[Package, ...]) -> None:
     become_root = _become_root()
     if become_root is None:
         raise SetupError(
-            f"These packages are missing. Type this, and try again: sudo apt-get install {names}"
+            "These packages are missing. Type this, and try again: "
+            f"sudo apt-get update && sudo apt-get install {names}"
         )
     print(f"Installing with apt-get: {names}", flush=True)
     install = [*become_root, "apt-get", "install", "--yes", "-qq", "--no-install-recommends", *missing]
@@ -99,9 +114,10 @@ def ensure(packages: tuple[Package, ...]) -> None:
         subprocess.run([*become_root, "apt-get", "update", "-qq"], env=environment, check=False)
         if subprocess.run(install, env=environment, stdout=subprocess.DEVNULL).returncode != 0:
             raise SetupError(f"This command failed; its own message is above: {' '.join(install)}")
+    importlib.invalidate_caches()  # ensurepip may have come
     still = [package.name for package in packages if not package.present()]
     if still:
-        raise SetupError(f"Installed, and yet not usable by {sys.executable}: {', '.join(still)}")
+        raise SetupError(f"Installed, and yet not usable (this is {sys.executable}): {', '.join(still)}")
 
 
 def _become_root() -> list[str] | None:

@@ -20,10 +20,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import ROOT, SetupError
+from .machine import ROOT, SYSTEM_PYTHON, SetupError
 
 _PREFIX = "gateway-test-"
-_SYSTEM_PYTHON = "/usr/bin/python3"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 #: What of this environment concerns the machine and not the account: where packages come from, and how.
@@ -64,7 +63,7 @@ class Account:
 def check(paths: Sequence[str]) -> bool:
     """Run these tests as an ordinary user; whether all went well."""
     with scratch_account() as account:
-        return account.run(_SYSTEM_PYTHON, "-m", "tools.check", *paths)
+        return account.run(SYSTEM_PYTHON, "-m", "tools.check", *paths)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ async def run_cell(
     message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
     await websocket.write_message(json.dumps(message))
     printed = ""
+    text: str | bytes | None = ""
     try:
         async with asyncio.timeout(60):
             while True:
@@ -55,7 +56,7 @@ async def run_cell(
                     return printed
     finally:
         websocket.close()
-        # Until the other side has closed too, there is a socket to give back.
+        # Until the other side has closed too, there is a socket to give back. Its end is told once.
         async with asyncio.timeout(10):
-            while await websocket.read_message() is not None:
-                pass
+            while text is not None:
+                text = await websocket.read_message()

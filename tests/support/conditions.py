@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_CAP_SYS_RESOURCE = 24  # linux/capability.h
 _CONTROLLERS = ("memory", "pids", "cpu")
 
 
@@ -25,13 +24,6 @@ class Condition:
 
     probe: Callable[[], bool]
     lacking: str
-
-
-def _has_capability(number: int) -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> number & 1)
-    return False
 
 
 def _own_cgroups() -> dict[str, str]:
@@ -63,16 +55,8 @@ def _has_cgroup_v2() -> bool:
 
 CONDITIONS: dict[str, Condition] = {
     "root": Condition(lambda: os.geteuid() == 0, "the tests run as an ordinary user"),
-    "ordinary-user": Condition(lambda: os.geteuid() != 0, "the tests run as root"),
-    "cgroup-v1": Condition(_has_cgroup_v1, "no cgroup v1 controllers may be written"),
-    "cgroup-v2": Condition(_has_cgroup_v2, "no cgroup v2 is delegated"),
     "cgroup": Condition(lambda: _has_cgroup_v1() or _has_cgroup_v2(), "no cgroup may be written"),
-    "no-cgroup": Condition(lambda: not (_has_cgroup_v1() or _has_cgroup_v2()), "cgroups may be written"),
-    "cap-sys-resource": Condition(
-        lambda: _has_capability(_CAP_SYS_RESOURCE), "the tests run without CAP_SYS_RESOURCE"
-    ),
     "x86-64": Condition(lambda: platform.machine() == "x86_64", "the processor is not an x86-64 one"),
-    "arm64": Condition(lambda: platform.machine() == "aarch64", "the processor is not an arm64 one"),
     "chromium": Condition(lambda: shutil.which("chromium") is not None, "there is no Chromium"),
     "node": Condition(lambda: shutil.which("node") is not None, "there is no Node"),
 }

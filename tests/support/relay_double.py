@@ -103,6 +103,11 @@ class RelayDouble:
         assert control["op"] == op
         return control
 
+    async def obey(self) -> None:
+        """Answer every CONTROL from now on, until cancelled or until the gateway closes the link."""
+        while True:
+            self.answer(json.loads((await self.hear(Kind.CONTROL, within=60)).payload))
+
     def answer(self, control: dict[str, Any], error: str | None = None) -> None:
         answer = {"id": control["id"], "ok": error is None}
         self.say_json(Kind.CONTROL, answer if error is None else answer | {"error": error})

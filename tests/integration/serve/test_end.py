@@ -1,4 +1,4 @@
-"""How a gateway with running cells ends: they get their grace, and a second signal takes it away."""
+"""How a gateway with running cells ends: they get their grace, no more, and less after a second signal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ TOKEN = "end-token"  # noqa: S105  # of a gateway that lives for one test
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[GatewayProgram]:
-    """A gateway whose running cells get 20 s."""
-    options = ["--port=0", f"--token={TOKEN}", "--JupyterGateway.drain_grace=20"]
+def grace() -> int:
+    """Seconds that running cells get."""
+    return 20
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, grace: int) -> Iterator[GatewayProgram]:
+    options = ["--port=0", f"--token={TOKEN}", f"--JupyterGateway.drain_grace={grace}"]
     program = GatewayProgram(gateway_command(*options), bare_environment(tmp_path), tmp_path)
     yield program
     program.close()
@@ -46,6 +51,26 @@ def test_sigterm_lets_a_running_cell_end_and_starts_no_new_kernel(gateway: Gatew
     assert asyncio.run(run_cell(code, url, TOKEN, kernel_id, stop)).split() == ["begun", "ended"]
     assert refused == [503, 503]
     assert gateway.wait() == 0
+
+
+@pytest.mark.parametrize("grace", [4])
+def test_a_cell_that_does_not_end_gets_its_grace_and_no_more(gateway: GatewayProgram, grace: int) -> None:
+    url = gateway.url()
+    kernel_id = start_kernel(url)
+    began = 0.0
+
+    def stop() -> None:
+        nonlocal began
+        began = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+
+    code = "import time; print('begun', flush=True); time.sleep(100)"
+    printed = asyncio.run(run_cell(code, url, TOKEN, kernel_id, stop))
+    assert printed.splitlines() == ["begun", "The kernel was shut down."]
+    assert gateway.wait() == 0
+    # What comes on top is the kernel's end: a second to end by itself, and then it is killed.
+    assert grace <= time.monotonic() - began < grace + 10
+    assert f"some kernels were still busy when the grace of {grace} s ended" in gateway.text
 
 
 def test_a_second_signal_does_not_wait_for_a_running_cell(gateway: GatewayProgram) -> None:

@@ -101,6 +101,21 @@ def test_without_a_token_it_does_not_listen_beyond_loopback(start: Start, ip: st
     assert "--token-file" in program.text
 
 
+def test_a_token_file_does_not_yield_to_an_empty_token_in_the_configuration(
+    start: Start, tmp_path: Path
+) -> None:
+    config = tmp_path / "config" / "jupyter_gateway_config.py"
+    config.parent.mkdir()
+    config.write_text("c.JupyterGateway.token = ''")
+    (tmp_path / "token").write_text("chosen-secret\n")
+    for program in (
+        start(f"--token-file={tmp_path / 'token'}"),
+        start(**{"JUPYTER_GATEWAY_TOKEN": "chosen-secret"}),
+    ):
+        assert program.wait() == 1
+        assert "The token is given more than once" in program.text
+
+
 def test_a_port_in_use_is_passed_over_and_named(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -142,6 +157,53 @@ def test_only_a_listed_proxy_is_believed(start: Start) -> None:
         assert ("203.0.113.9" in program.text) == (program is listed)
 
 
+# Options, and the sentence in which each wrong one is told.
+WRONG = {
+    "a number that is none": (("--Kernels.max_kernels=abc",), "max_kernels.*expected an int"),
+    "a number out of its range": (("--Kernels.cull_interval=-5",), "cull_interval must be above 0, not -5"),
+    "a network that is none": (("--trust-xheaders=foo",), "trusted_proxies takes addresses and networks"),
+    "a port that is none": (("--WebOptions.metrics_port=65536",), "metrics_port.*greater than 65535"),
+    "an address that is none": (("--ip=a..b",), r"There is no address 'a\.\.b'"),
+    "a setting of the kernelspecs": (
+        ("--KernelSpecManager.ensure_native_kernel=maybe",),
+        "ensure_native_kernel.*expected a boolean",
+    ),
+    "a setting of the backend": (
+        ("--backend=bubblewrap", "--BubblewrapBackend.memory=abc"),
+        "expected a number of bytes or a text such as",
+    ),
+    "a setting that only the doctor reads": (
+        ("doctor", "--backend=bubblewrap", "--BubblewrapBackend.memory=abc"),
+        "expected a number of bytes or a text such as",
+    ),
+    "a backend that there is not, shown": (("--backend=nope", "--show-config"), "There is no backend 'nope'"),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_value_is_told_in_a_sentence_before_anything_is_begun(
+    run: Callable[..., subprocess.CompletedProcess[str]], options: tuple[str, ...], sentence: str
+) -> None:
+    if not any(option.startswith(("doctor", "--backend")) for option in options):
+        options = ("--port=0", "--backend=harmless", *options)
+    result = run(*options)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert re.search(sentence, line)
+
+
+@pytest.mark.parametrize("name", ["JUPYTER_DATA_DIR", "HOME"])
+def test_an_account_that_cannot_have_a_scratch_folder_gets_a_sentence_in_the_place_of_the_line(
+    start: Start, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").write_text("no folder can be made below")
+    program = start(**{"JUPYTER_DATA_DIR": "", name: f"{tmp_path}/file/folder"})
+    program.wait_for(rf"^There is no line for JupyterLab: .* {tmp_path}/file/folder/\S+ cannot be made")
+    program.wait_for("^  curl")
+    assert "/jupyter lab" not in program.text
+
+
 # -- TLS ----------------------------------------------------------------------------------------------
 
 
@@ -168,6 +230,27 @@ def test_with_a_client_ca_only_its_clients_get_a_connection(start: Start, certif
     known = ssl.create_default_context(cafile=str(certificate))
     known.load_cert_chain(certificate)
     assert call(f"{url}api/kernels", context=known)[0] == 200
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", ""])  # noqa: S104  # what is tested
+def test_with_a_client_ca_it_listens_beyond_loopback_without_a_token(
+    start: Start, certificate: Path, ip: str
+) -> None:
+    tls = [f"--certfile={certificate}", f"--client-ca={certificate}"]
+    program = start("--token=", f"--ip={ip}", *tls)
+    known = ssl.create_default_context(cafile=str(certificate))
+    known.load_cert_chain(certificate)
+    url = program.url()
+    assert call(f"{url}api/kernels", context=known)[0] == 200
+    stranger = ssl.create_default_context(cafile=str(certificate))
+    with pytest.raises(OSError, match=r"(?i)certificate required|reset|closed|EOF"):
+        call(f"{url}api/kernels", context=stranger)
+
+
+def test_a_certificate_alone_lets_nobody_in_beyond_loopback(start: Start, certificate: Path) -> None:
+    program = start("--token=", "--ip=0.0.0.0", f"--certfile={certificate}")
+    assert program.wait() == 1
+    assert "anyone who can reach" in program.text
 
 
 # -- backends -----------------------------------------------------------------------------------------
@@ -242,6 +325,33 @@ def test_no_line_but_the_announcement_holds_the_token(start: Start) -> None:
     assert program.end() == 0
     for line in program.output:
         assert token not in line or re.match(r"Token: |  curl |  JUPYTER_GATEWAY_AUTH_TOKEN=", line)
+
+
+@pytest.mark.parametrize("command", [(), ("doctor",)], ids=["gateway", "doctor"])
+@pytest.mark.parametrize("in_a_file", [False, True], ids=["an option", "a file"])
+def test_no_configuration_that_is_shown_or_logged_holds_the_token(
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    in_a_file: bool,
+    command: tuple[str, ...],
+) -> None:
+    config = tmp_path / "config.py"
+    setting = "c.JupyterGateway.token = 'chosen-secret'\n" if in_a_file else ""
+    options = ["--backend=harmless", f"--config={config}"]
+    if not in_a_file:
+        options.append("--JupyterGateway.token=chosen-secret")
+    config.write_text(setting)
+    shown = {
+        "--show-config": run(*command, *options, "--show-config").stdout,
+        "--show-config-json": run(*command, *options, "--show-config-json").stdout,
+    }
+    # What is wrong in the file has traitlets log the whole configuration.
+    config.write_text(f"{setting}c.JupyterGateway.prot = 1\n")
+    shown["--debug"] = run(*command, *options, "--debug").stderr
+    for name, text in shown.items():
+        assert "harmless" in text, name
+        assert "chosen-secret" not in text, name
+        assert "(hidden)" in text, name
 
 
 def test_json_logs_are_one_object_a_line(start: Start) -> None:

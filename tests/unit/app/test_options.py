@@ -59,6 +59,14 @@ REFUSED = {
     "a mistyped class": (["--Engin.power=2"], "There is no class 'Engin' to configure. Did you mean Engine?"),
     "a mistyped command": (["inspekt"], "There is no command 'inspekt'. Did you mean inspect?"),
     "a stray word after an option": (["--wheels=3", "inspekt"], "There is no command 'inspekt'."),
+    "a command after an option": (
+        ["--debug", "inspect"],
+        "A command comes before all options: jupyter-vehicle inspect ...",
+    ),
+    "a command after an option, with an option of its own": (
+        ["--debug", "inspect", "--deeply"],
+        "A command comes before all options: jupyter-vehicle inspect ...",
+    ),
     "a stray word after --": (["--", "anything"], "There is no command 'anything'."),
     "a value of the wrong type": (["--wheels=many"], "many"),
     "a file that is not there": (

@@ -10,13 +10,38 @@ from gateway.app_listen import StartError
 from gateway.app_token import VARIABLE, find
 
 
-def test_the_option_comes_before_the_file_and_the_file_before_the_environment(tmp_path: Path) -> None:
+def test_it_comes_from_the_option_or_the_file_or_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("from-file\n")
-    environment = {VARIABLE: "from-environment"}
-    assert find("from-option", str(file), environment).value == "from-option"
-    assert find(None, str(file), environment).value == "from-file"
-    assert find(None, "", environment).value == "from-environment"
+    assert find("from-option", "", {}).value == "from-option"
+    assert find(None, str(file), {}).value == "from-file"
+    assert find(None, "", {VARIABLE: "from-environment"}).value == "from-environment"
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "variable"),
+    [
+        ("", "token-file", None),
+        ("", "", "from-environment"),
+        ("", "", ""),
+        ("from-option", "token-file", None),
+        ("from-option", "", "from-environment"),
+        (None, "token-file", "from-environment"),
+        (None, "token-file", ""),
+        ("", "token-file", "from-environment"),
+    ],
+)
+def test_two_places_are_an_error_that_names_them(
+    option: str | None, file: str, variable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("token-file").write_text("from-file")
+    environment = {} if variable is None else {VARIABLE: variable}
+    places = {"--token": option is not None, "'token-file'": bool(file), VARIABLE: variable is not None}
+    given = [place for place, is_given in places.items() if is_given]
+    with pytest.raises(StartError, match="more than once") as error:
+        find(option, file, environment)
+    assert [place for place in places if place in str(error.value)] == given
 
 
 def test_without_any_it_is_random_and_not_chosen() -> None:
@@ -27,7 +52,7 @@ def test_without_any_it_is_random_and_not_chosen() -> None:
 
 
 def test_an_empty_option_switches_authentication_off() -> None:
-    token = find("", "", {VARIABLE: "from-environment"})
+    token = find("", "", {})
     assert token.value == ""
     assert token.chosen
 

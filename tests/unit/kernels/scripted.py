@@ -54,7 +54,8 @@ async def kernel_over(
     try:
         yield kernel
     finally:
-        await kernel.shutdown()
+        async with backend.obeying():
+            await kernel.shutdown()
         assert all(sandbox.destroyed for sandbox in backend.made)
         assert len(asyncio.all_tasks()) == 1
 

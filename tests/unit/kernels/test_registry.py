@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from gateway.kernels.registry import Kernels
 from gateway.kernels.specs import KernelSpecs
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble
+from tests.support.relay_double import RelayDouble
 
 
 def write_spec(folder: Path, name: str, **members: Any) -> Path:
@@ -54,7 +56,8 @@ async def registry(folder: Path, **traits: Any) -> AsyncIterator[tuple[Kernels, 
     try:
         yield kernels, backend
     finally:
-        await kernels.close()
+        async with backend.obeying():
+            await kernels.close()
         assert kernels.list() == []
         assert await backend.list() == []
         assert len(asyncio.all_tasks()) == 1
@@ -92,7 +95,7 @@ async def test_a_kernel_that_a_clients_request_has_shut_down_is_deleted(folder):
         relay.answer(await relay.hear_control("start"))
         await kernel.wait_ready()
         relay.say_json(Kind.DIED, {"reason": "It ended with exit code 0.", "asked": "shutdown"})
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(3), backend.obeying():
             while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
                 await asyncio.sleep(0.01)
 
@@ -167,7 +170,7 @@ async def test_what_is_culled_after_its_time(folder, traits, state, connected, c
         assert kernels.list() == [kernel]
         clock.pass_by(2)
         if culled:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(3), backend.obeying():
                 while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
                     await asyncio.sleep(0.01)
         else:
@@ -175,17 +178,23 @@ async def test_what_is_culled_after_its_time(folder, traits, state, connected, c
             assert kernels.list() == [kernel]
 
 
+async def start_busy(kernels: Kernels, backend: BackendDouble) -> RelayDouble:
+    """The relay of a new kernel that is busy."""
+    kernel = kernels.create("spec", {}, "someone")
+    relay = await backend.next_relay()
+    relay.answer(await relay.hear_control("start"))
+    await kernel.wait_ready()
+    relay.say(Kind.STATE, payload=b"\x02")
+    async with asyncio.timeout(2):
+        while kernel.execution_state != "busy":  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.005)
+    return relay
+
+
 @pytest.mark.gen_test
 async def test_a_drain_starts_nothing_more_and_waits_for_busy_kernels(folder):
     async with registry(folder) as (kernels, backend):
-        kernel = kernels.create("spec", {}, "someone")
-        relay = await backend.next_relay()
-        relay.answer(await relay.hear_control("start"))
-        await kernel.wait_ready()
-        relay.say(Kind.STATE, payload=b"\x02")
-        async with asyncio.timeout(2):
-            while kernel.execution_state != "busy":  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.005)
+        relay = await start_busy(kernels, backend)
         draining = asyncio.ensure_future(kernels.drain(30))
         await asyncio.sleep(0)
         assert kernels.draining
@@ -199,11 +208,10 @@ async def test_a_drain_starts_nothing_more_and_waits_for_busy_kernels(folder):
 @pytest.mark.gen_test
 async def test_a_drain_ends_with_its_grace(folder):
     async with registry(folder) as (kernels, backend):
-        kernels.create("spec", {}, "someone")
-        relay = await backend.next_relay()
-        relay.answer(await relay.hear_control("start"))
-        relay.say(Kind.STATE, payload=b"\x02")
-        await asyncio.wait_for(kernels.drain(0.05), 2)
+        await start_busy(kernels, backend)
+        began = time.monotonic()
+        await asyncio.wait_for(kernels.drain(0.3), 2)
+        assert time.monotonic() - began >= 0.3
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import conditions
+from tests.support.accounts import read_list
 
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[3]
 
-#: Stand-ins for the machine: one condition that holds everywhere, and one that holds nowhere.
+#: Stand-ins for the machine: one condition that holds everywhere, and two that hold nowhere.
 CONDITIONS = """
 from tests.support import conditions
 conditions.CONDITIONS["air"] = conditions.Condition(lambda: True, "there is no air")
 conditions.CONDITIONS["magic"] = conditions.Condition(lambda: False, "there is no magic")
+conditions.CONDITIONS["wings"] = conditions.Condition(lambda: False, "nobody has wings")
 pytest_plugins = ["tests.support.platforms"]
 """
 
@@ -33,6 +40,16 @@ import pytest
 def test_spell(n): raise AssertionError("was run")
 def test_trick(): pass
 """
+
+
+SPELL_AND_FLIGHT = """
+import pytest
+@pytest.mark.requires("magic", "wings")
+def test_flight(): raise AssertionError("was run")
+def test_trick(): pass
+"""
+
+LISTED_FILE = LISTED.replace("::test_spell", "")
 
 
 def run(
@@ -88,6 +105,24 @@ CASES = {
         (),
         "test_spell is on the list and does not exist",
     ),
+    "a listed case whose file is gone": (
+        "def test_trick(): pass",
+        LISTED.replace("test_it.py::test_spell", "test_that.py::test_spell"),
+        (),
+        "test_that.py::test_spell is on the list and does not exist",
+    ),
+    "a listed case outside of what is asked for": (
+        "def test_trick(): pass",
+        LISTED.replace("test_it.py::test_spell", "test_that.py::test_spell"),
+        ("test_it.py",),
+        "",
+    ),
+    "a listed case beside the one test that is asked for": (
+        SPELL_AND_TRICK.replace("test_spell", "test_other"),
+        LISTED,
+        ("test_it.py::test_trick",),
+        "",
+    ),
     "a stand-in that is gone": (
         SPELL_AND_TRICK.replace("test_trick", "test_other"),
         LISTED,
@@ -103,11 +138,18 @@ CASES = {
         (),
         "test_trick stands in for test_it.py::test_spell and was not run",
     ),
+    "a file on the list": (SPELL_AND_TRICK, LISTED_FILE, (), ""),
     "a file on the list whose tests need two things": (
-        SPELL_AND_TRICK,
-        LISTED.replace("::test_spell", ""),
+        SPELL_AND_FLIGHT,
+        LISTED_FILE + LISTED_FILE.replace("magic", "wings"),
         (),
         "",
+    ),
+    "a file on the list for one of the two things that its tests need": (
+        SPELL_AND_FLIGHT,
+        LISTED_FILE,
+        (),
+        "test_flight was not run (Skipped: here there is no magic",
     ),
 }
 
@@ -164,3 +206,73 @@ def test_a_line_that_says_too_little_or_names_no_condition_is_an_error(
 ) -> None:
     result = run(pytester, monkeypatch, "def test_a(): pass", line, ci=False)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_every_condition_is_one_that_some_listed_case_requires() -> None:
+    assert set(conditions.CONDITIONS) == {case.requires for case in read_list(ROOT / "tests/platforms.toml")}
+
+
+# -- several processes, judged as one -----------------------------------------------------------------------
+
+SPELL = SPELL_AND_TRICK.replace("def test_trick(): pass", "")
+LISTED_APART = LISTED.replace('"test_it.py::test_spell', '"one/test_it.py::test_spell').replace(
+    '"test_it.py::test_trick', '"two/test_that.py::test_trick'
+)
+
+#: What folder "two" has, what is asked of it, what is asked of the judge, and his sentence (or "").
+APART = {
+    "a stand-in that another process has run": ("def test_trick(): pass", "two", ".", ""),
+    "a stand-in that another process has left out": (
+        "import pytest\n@pytest.mark.skipif(True, reason='tired')\ndef test_trick(): pass",
+        "two",
+        ".",
+        "two/test_that.py::test_trick stands in for one/test_it.py::test_spell and was not run",
+    ),
+    "a stand-in that no process was asked for": (
+        "def test_trick(): pass\ndef test_a(): pass",
+        "two/test_that.py::test_a",
+        ".",
+        "two/test_that.py::test_trick stands in for one/test_it.py::test_spell and was not run",
+    ),
+    "a stand-in outside of what is asked for": (
+        "def test_trick(): pass\ndef test_a(): pass",
+        "two/test_that.py::test_a",
+        "one",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tests", "asked_of_two", "asked", "fault"), APART.values(), ids=APART.keys())
+def test_a_stand_in_in_another_process_counts_when_all_are_judged(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    tests: str,
+    asked_of_two: str,
+    asked: str,
+    fault: str,
+) -> None:
+    for file, text in (("one/test_it.py", SPELL), ("two/test_that.py", tests)):
+        path = pytester.path / file
+        path.parent.mkdir()
+        path.write_text(text)
+    (pytester.path / "accounts").mkdir()
+    for name in ("one", asked_of_two):
+        # Folder "one" by itself has no fault: it cannot know what became of the stand-in.
+        account = f"--account=accounts/{name.partition('/')[0]}.json"
+        result = run(pytester, monkeypatch, "", LISTED_APART, account, name, ci=True)
+        assert (result.ret == 0) is ("tired" not in tests or name == "one")
+    judge = f"""{CONDITIONS}
+import pathlib, sys
+from tests.support import accounts
+accounts.ROOT = pathlib.Path.cwd()
+sys.argv = ["", "list.toml", "accounts", {asked!r}]
+accounts.main()
+"""
+    for ci in ("true", "false"):
+        env = {**os.environ, "CI": ci}
+        ended = subprocess.run([sys.executable, "-c", judge], env=env, capture_output=True, text=True)
+        assert "one/test_it.py::test_spell: not run: here there is no magic" in ended.stdout, ended.stderr
+        assert fault in ended.stdout
+        assert ("not accounted for" in ended.stdout) is bool(fault)
+        assert ended.returncode == (1 if fault and ci == "true" else 0)

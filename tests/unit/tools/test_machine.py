@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tools import machine
+from tools import interpreters, machine
 from tools.machine import Package, SetupError
 
 #: Programs that stand for the system's: each notes its words, and apt-get "installs" on the call that WORKS
@@ -82,10 +83,43 @@ def test_a_user_whose_sudo_asks_nothing_installs_with_it(
     assert "apt-get install" in notes.read_text()
 
 
+def test_an_interpreter_needs_the_venv_package_of_its_own_version() -> None:
+    code = "from tools import machine; print([package.name for package in machine.TO_SERVE])"
+    for version in interpreters.VERSIONS:
+        python = interpreters.find(version)
+        if python is not None:
+            names = subprocess.run([python, "-c", code], cwd=machine.ROOT, capture_output=True, text=True)
+            assert f"'python{version}-venv'" in names.stdout, names.stderr
+
+
+@pytest.mark.parametrize(
+    ("uid", "system_python", "present"),
+    [
+        (0, "#!/bin/sh\nexit 0\n", True),
+        (0, "#!/bin/sh\nexit 1\n", False),
+        (0, None, False),
+        (1000, None, True),
+    ],
+    ids=["root, and it can", "root, and it cannot", "root, and there is none", "a user"],
+)
+def test_the_tests_of_root_need_a_system_python_that_can_make_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, system_python: str | None, present: bool
+) -> None:
+    python = tmp_path / "python3"
+    if system_python is not None:
+        python.write_text(system_python)
+        python.chmod(0o755)
+    as_user(monkeypatch, uid)
+    monkeypatch.setattr(machine, "SYSTEM_PYTHON", str(python))
+    (package,) = [package for package in machine.TO_TEST if package.name == "python3-venv"]
+    assert package.present() is present
+
+
 def test_any_other_user_reads_the_exact_command(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_user(monkeypatch, 1000)
     monkeypatch.setenv("SUDO_WORKS", "0")
-    with pytest.raises(SetupError, match=r"Type this, and try again: sudo apt-get install bubblewrap$"):
+    command = "sudo apt-get update && sudo apt-get install bubblewrap"
+    with pytest.raises(SetupError, match=f"Type this, and try again: {command}$"):
         machine.ensure(wanting(notes))
     assert "apt-get" not in notes.read_text().replace("sudo -n true", "")
 
@@ -113,10 +147,21 @@ def test_a_system_that_has_no_sandboxes_gets_one_sentence_with_the_remedy(
     assert "\n" not in str(error.value)
 
 
-def test_make_serve_says_the_sentence_and_nothing_else(tmp_path: Path) -> None:
-    code = "import platform; platform.system = lambda: 'Darwin'; from tools import serve; serve.main()"
+#: What Python on Windows does not have, of what is used here.
+ONLY_ON_UNIX = ("fcntl", "pwd", "grp", "resource", "termios")
+
+
+@pytest.mark.parametrize("system", ["Darwin", "Windows"])
+@pytest.mark.parametrize("program", ["serve", "check", "bench"])
+def test_every_make_says_the_sentence_and_nothing_else(system: str, program: str) -> None:
+    lines = ["import os, platform, sys", f"platform.system = lambda: {system!r}"]
+    if system == "Windows":
+        lines += ["import subprocess", "del os.geteuid"]
+        lines += [f"sys.modules[{name!r}] = None" for name in ONLY_ON_UNIX]
+    lines += [f"from tools import {program}", f"{program}.main()"]
     result = subprocess.run(
-        ["python3", "-c", code], cwd=machine.ROOT, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", "\n".join(lines)], cwd=machine.ROOT, capture_output=True, text=True, timeout=30
     )
     assert result.returncode == 1
-    assert result.stderr.strip() == machine._SYSTEMS_WITHOUT["Darwin"]
+    assert result.stderr.strip() == machine._SYSTEMS_WITHOUT[system]
+    assert result.stdout == ""
