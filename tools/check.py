@@ -3,7 +3,8 @@
     python -m tools.check                 all of it
     python -m tools.check tests/e2e ...   set up, and run only these folders, files or tests, as this account
 
-Every step runs, also after one that failed, and a table at the end says how each went and how long it took.
+All of it runs, also after something failed, two commands at a time; a table at the end says how each went and
+how long it took.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import environments, interpreters, machine, serve
+from . import environments, interpreters, lanes, machine, serve
+from .lanes import Row
 from .machine import ROOT, SetupError
 
 #: What runs again as an ordinary user: whatever makes sandboxes, and what people type.
@@ -30,7 +32,15 @@ AS_ORDINARY_USER = (
     "tests/e2e",
 )
 
+#: Commands that run side by side: most of them wait, for a kernel or a page, most of the time.
+LANES = 2
+
+_LONGEST = ("tests/e2e", "tests/integration", "tests/unit")
+
 _TOOLS = environments.TEST.bin
+_PYTHON = str(_TOOLS / "python")
+
+Command = tuple[str, ...]
 
 
 def set_up(paths: Sequence[str]) -> None:
@@ -46,26 +56,14 @@ def set_up(paths: Sequence[str]) -> None:
         raise SetupError("The clients from npm could not be fetched; the reason is above.")
 
 
-def command(*words: str) -> Callable[[], bool]:
-    """A step that runs a program in the project's folder; whether it ended well."""
-    return lambda: subprocess.run(words, cwd=ROOT).returncode == 0
-
-
-def as_ordinary_user() -> bool:
-    """A step that runs the tests of `AS_ORDINARY_USER` as one."""
-    from . import scratch_account  # needs modules of Unix; elsewhere `set_up` says what is missing
-
-    return scratch_account.check(AS_ORDINARY_USER)
-
-
 def has_tests(path: str) -> bool:
     """Whether there is such a file, or a folder that has tests; "::" and what follows is pytest's to find."""
     place = ROOT / path.partition("::")[0]
     return place.is_file() or any(place.rglob("test_*.py"))
 
 
-def tests(paths: Sequence[str], accounts: Path) -> dict[str, Callable[[], bool]]:
-    """A step for each folder below tests/ that has tests, and one that accounts for what they did not run.
+def tests(paths: Sequence[str], accounts: Path) -> dict[str, Command]:
+    """A command for each folder below tests/ that has tests.
 
     Each in a process of its own: what one folder keeps for its whole run (a gateway, a browser) is then no
     child of the next one's process, where some count their children. They leave in `accounts` what they ran.
@@ -78,60 +76,57 @@ def tests(paths: Sequence[str], accounts: Path) -> dict[str, Callable[[], bool]]
     folders: dict[str, list[str]] = {}
     for path in paths or filter(has_tests, every_folder):
         folders.setdefault("/".join(Path(path).parts[:2]), []).append(path)
-    python = str(_TOOLS / "python")
     found = {}
     for name, members in folders.items():
         account = accounts / f"{name.replace('/', '-')}.json"
-        found[name] = command(python, "-m", "pytest", "--durations=5", f"--account={account}", *members)
-    judge = [python, "-m", "tests.support.accounts", "tests/platforms.toml", str(accounts)]
-    return {**found, "what was not run": command(*judge, *(paths or ["tests"]))}
+        found[name] = (_PYTHON, "-m", "pytest", "--durations=5", f"--account={account}", *members)
+    return found
 
 
-def steps(paths: Sequence[str], accounts: Path) -> dict[str, Callable[[], bool]]:
-    """Name -> step, in order. Raises `SetupError` for a path that has no tests."""
+def judge(paths: Sequence[str], accounts: Path) -> Command:
+    """What accounts for all that the tests did not run, when they have ended."""
+    return (
+        *(_PYTHON, "-m", "tests.support.accounts", "tests/platforms.toml", str(accounts)),
+        *(paths or ["tests"]),
+    )
+
+
+def commands(paths: Sequence[str], accounts: Path) -> dict[str, Command]:
+    """Name -> command, what takes longest early. Raises `SetupError` for a path that has no tests."""
+    found = tests(paths, accounts)
     if paths:
-        return tests(paths, accounts)
-    everything = {
-        "format": command(str(_TOOLS / "ruff"), "format", "--check", "."),
-        "lint": command(str(_TOOLS / "ruff"), "check", "."),
-        "types": command(str(_TOOLS / "mypy")),
-        **tests([], accounts),
+        return found
+    ordinary = {"as an ordinary user": (sys.executable, "-m", "tools.scratch_account", *AS_ORDINARY_USER)}
+    return {
+        **(ordinary if os.geteuid() == 0 else {}),
+        "format": (str(_TOOLS / "ruff"), "format", "--check", "."),
+        "lint": (str(_TOOLS / "ruff"), "check", "."),
+        "types": (str(_TOOLS / "mypy"),),
+        **{name: found.pop(name) for name in _LONGEST},
+        **found,
     }
-    if os.geteuid() == 0:
-        everything["as an ordinary user"] = as_ordinary_user
-    return everything
-
-
-def run(step: Callable[[], bool]) -> bool:
-    """Whether a step ended well; what it could not do is printed, and the other steps go on."""
-    try:
-        return step()
-    except SetupError as error:
-        print(error, flush=True)
-        return False
 
 
 def main() -> None:
-    # An exit, so that the scratch account is removed all the same.
+    # An exit, so that what runs is ended and the scratch account is removed all the same.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     paths = sys.argv[1:]
     with tempfile.TemporaryDirectory() as accounts:
         began = time.monotonic()
         try:
             machine.check_system()
-            every_step = steps(paths, Path(accounts))
+            wanted = commands(paths, Path(accounts))
             set_up(paths)
         except SetupError as error:
             sys.exit(str(error))
-        rows = [("set up", True, time.monotonic() - began)]
-        for name, step in every_step.items():
-            print(f"--- {name}", flush=True)
-            began = time.monotonic()
-            rows.append((name, run(step), time.monotonic() - began))
+        rows = [Row("set up", True, time.monotonic() - began)]
+        rows += lanes.run(wanted, 1 if paths else min(LANES, os.cpu_count() or 1))
+        rows += lanes.run({"what was not run": judge(paths, Path(accounts))}, 1)
     print()
-    for name, well, seconds in rows:
-        print(f"{'ok' if well else 'FAILED':<8}{seconds:7.1f} s  {name}")
-    sys.exit(0 if all(well for _, well, _ in rows) else 1)
+    for row in rows:
+        print(f"{'ok' if row.well else 'FAILED':<8}{row.seconds:7.1f} s  {row.name}")
+    print(f"{time.monotonic() - began:15.1f} s  in all")
+    sys.exit(0 if all(row.well for row in rows) else 1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ What a developer sees as root says little about what an ordinary user gets: user
 and the paths that may be read all differ. So as root, `make test` runs the tests that make sandboxes a
 second time as such a user, in a clone of what is being tested (uncommitted changes included), with the
 system's own Python. The caches of pip and npm are copied, so that nothing is fetched twice.
+
+    python -m tools.scratch_account tests/escape ...
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +61,6 @@ class Account:
         prefix = ["runuser", "-u", self.name, "--", "env", "-i", "-C", str(self.project)]
         words = [f"{name}={value}" for name, value in wanted.items()]
         return subprocess.run([*prefix, *words, *command]).returncode == 0
-
-
-def check(paths: Sequence[str]) -> bool:
-    """Run these tests as an ordinary user; whether all went well."""
-    with scratch_account() as account:
-        return account.run(SYSTEM_PYTHON, "-m", "tools.check", *paths)
 
 
 @contextlib.contextmanager
@@ -147,3 +144,19 @@ def _as_root(*words: str) -> None:
     result = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if result.returncode != 0:
         raise SetupError(f"{' '.join(words)} failed: {result.stderr.strip()}")
+
+
+def main() -> None:
+    """Run the tests that are named as an ordinary user; exits with 0 where all went well."""
+    # An exit, so that the account is removed all the same.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with scratch_account() as account:
+            well = account.run(SYSTEM_PYTHON, "-m", "tools.check", *sys.argv[1:])
+    except SetupError as error:
+        sys.exit(str(error))
+    sys.exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    main()

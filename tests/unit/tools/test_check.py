@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tools import check
-from tools.machine import ROOT, SetupError
+from tools.machine import ROOT
 
 
-def result_of(
-    monkeypatch: pytest.MonkeyPatch, every_step: dict[str, Callable[[], bool]], *paths: str
-) -> object:
-    """The exit status of a run with these steps and nothing to set up."""
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def result_of(monkeypatch: pytest.MonkeyPatch, commands: dict[str, check.Command], *paths: str) -> object:
+    """The exit status of a run of these commands with nothing to set up and nothing to account for."""
     monkeypatch.setattr(check, "set_up", lambda paths: None)
-    monkeypatch.setattr(check, "steps", lambda paths, accounts: every_step)
+    monkeypatch.setattr(check, "commands", lambda paths, accounts: commands)
+    monkeypatch.setattr(check, "judge", lambda paths, accounts: python("print('all was run')"))
     monkeypatch.setattr(check.signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["check", *paths])
     with pytest.raises(SystemExit) as end:
@@ -26,22 +31,47 @@ def result_of(
     return end.value.code
 
 
-def test_a_step_that_cannot_be_done_is_told_and_fails_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("paths", [(), ("tests/unit",)], ids=["side by side", "one after the other"])
+def test_what_fails_is_told_and_the_rest_goes_on_and_what_each_says_stays_together(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], paths: tuple[str, ...]
 ) -> None:
-    def impossible() -> bool:
-        raise SetupError("No account could be made.")
+    talk = (
+        "import time\nfor n in range(3): print('{0}', n, flush=True); time.sleep(0.1)\nraise SystemExit({1})"
+    )
+    commands = {name: python(talk.format(name, int(name == "two"))) for name in ("one", "two", "three")}
+    assert result_of(monkeypatch, commands, *paths) == 1
+    said = capfd.readouterr().out
+    for name in commands:
+        assert f"--- {name}\n{name} 0\n{name} 1\n{name} 2\n" in said
+    table = {line.split(" s  ")[1]: line.split()[0] for line in said.splitlines()[-6:-1]}
+    told = {"set up": "ok", "one": "ok", "two": "FAILED", "three": "ok", "what was not run": "ok"}
+    assert table == told
+    assert said.index("all was run") > said.index("three 2")
 
-    steps = {"first": lambda: True, "as an ordinary user": impossible, "last": lambda: True}
-    assert result_of(monkeypatch, steps) == 1
-    said = capsys.readouterr().out
-    assert "No account could be made." in said
-    table = [line.split()[0] for line in said.splitlines()[-4:]]
-    assert table == ["ok", "ok", "FAILED", "ok"]
+
+def test_a_run_of_which_all_ends_well_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert result_of(monkeypatch, {"one": python("")}) == 0
 
 
-def test_a_run_whose_steps_all_end_well_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert result_of(monkeypatch, {"one": lambda: True}) == 0
+def test_a_run_that_is_stopped_ends_what_it_has_begun() -> None:
+    mark = secrets.token_hex(8)
+    code = (
+        "import sys\nfrom tools import lanes\n"
+        f"sleep = (sys.executable, '-c', 'import time; time.sleep(1000)', '{mark}')\n"
+        "for row in lanes.run({'quick': (sys.executable, '-c', ''), 'slow': sleep, 'slower': sleep}, 2):\n"
+        "    raise SystemExit(row.name)"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stderr == "quick\n"
+    assert not [words for words in command_lines() if mark in words]
+
+
+def command_lines() -> Iterator[str]:
+    """Of every process."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_text()
 
 
 @pytest.mark.parametrize(
@@ -56,29 +86,23 @@ def test_a_path_without_tests_is_an_error_that_names_it(path: str) -> None:
     assert result.stdout == ""
 
 
-def test_one_test_can_be_asked_for_and_is_run_by_its_folders_step(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    commands = []
-    monkeypatch.setattr(check, "command", lambda *words: commands.append(words))
-    test = f"{Path(__file__).relative_to(ROOT)}::test_a_run_whose_steps_all_end_well_ends_well"
-    assert list(check.steps([test], tmp_path)) == ["tests/unit", "what was not run"]
-    assert all(words[-1] == test for words in commands)
+def test_one_test_can_be_asked_for_and_is_run_by_its_folders_command(tmp_path: Path) -> None:
+    test = f"{Path(__file__).relative_to(ROOT)}::test_a_run_of_which_all_ends_well_ends_well"
+    commands = check.commands([test], tmp_path)
+    assert list(commands) == ["tests/unit"]
+    assert commands["tests/unit"][-1] == check.judge([test], tmp_path)[-1] == test
 
 
-def test_every_folder_that_has_tests_has_a_step_and_its_account_is_judged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(check, "command", lambda *words: words)
+def test_every_folder_that_has_tests_has_a_command_and_its_account_is_judged(tmp_path: Path) -> None:
     commands = check.tests([], tmp_path)
-    *folders, judge = commands
-    assert set(folders) == {
+    assert set(commands) == {
         f"tests/{file.relative_to(ROOT / 'tests').parts[0]}" for file in (ROOT / "tests").rglob("test_*.py")
     }
+    assert set(commands) <= set(check.commands([], tmp_path))
     accounts = [word for words in commands.values() for word in words if word.startswith("--account=")]
-    assert len(set(accounts)) == len(folders)
+    assert len(set(accounts)) == len(commands)
     assert all(Path(account.removeprefix("--account=")).parent == tmp_path for account in accounts)
-    assert commands[judge][-2:] == (str(tmp_path), "tests")
+    assert check.judge([], tmp_path)[-2:] == (str(tmp_path), "tests")
 
 
 @pytest.mark.parametrize("path", check.AS_ORDINARY_USER)
