@@ -10,8 +10,8 @@ costs one `recv` and one `send` and no change of the registration; only when a c
 has taken is reading paused. Each `receive` follows a turn of the loop, so that a peer that floods
 cannot keep the other tasks from running.
 
-What a hostile peer can do with a Unix socket besides: descriptors that it passes along are never taken,
-because `recv` gives them no room (unix(7)).
+What a hostile peer could do with a Unix socket, or with a pipe, is in `guarded`. One that passes a descriptor
+along has broken its stream.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import asyncio
 import socket
 
 from .base import Transport, TransportBrokenError, TransportBusyError, TransportClosedError
+from .guarded import MOST, DescriptorPassedError, GuardedSocket
 
-#: Bytes that one `receive` returns at most.
-CHUNK = 256 * 1024
 #: Bytes that are asked for while the peer sends less. From 128 KiB on the memory for each call is mapped and
 #: unmapped, which takes four times as long as receiving a small message.
 SMALL_CHUNK = 64 * 1024
@@ -31,6 +30,7 @@ SYSTEM_BUFFER = 1024 * 1024
 
 _CLOSED = "this side has closed the pipe"
 _ENDED = "this side has said that it sends nothing more"
+_PASSED = "the peer passed a descriptor along, which no relay does"
 _CANCELLED = "a send was cancelled before all of its bytes were gone"
 
 
@@ -40,8 +40,9 @@ class PipeTransport(Transport):
     Takes over `sock`. To be made and used within one event loop.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def __init__(self, sock: socket.socket, *, refuse: bool = True) -> None:
+        """`refuse` as in `GuardedSocket`."""
+        self._guarded = GuardedSocket(sock, refuse=refuse)
         self._socket = sock
         self._fd = sock.fileno()
         self._loop = asyncio.get_running_loop()
@@ -63,7 +64,7 @@ class PipeTransport(Transport):
         self._ended = False  # by `send_eof`
 
     @classmethod
-    def pair(cls) -> tuple[PipeTransport, socket.socket]:
+    def pair(cls, *, refuse: bool = True) -> tuple[PipeTransport, socket.socket]:
         """A transport and the child's end, to be passed as both stdin and stdout and then closed here.
 
         The child's end is blocking, as a program expects of its stdin.
@@ -72,7 +73,7 @@ class PipeTransport(Transport):
         try:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEM_BUFFER)
-            return cls(ours), theirs
+            return cls(ours, refuse=refuse), theirs
         except BaseException:
             ours.close()
             theirs.close()
@@ -105,15 +106,18 @@ class PipeTransport(Transport):
             self._stop_reading()
             return
         try:
-            chunk = self._socket.recv(self._ask)
+            chunk = self._guarded.receive(self._ask)
         except (BlockingIOError, InterruptedError):
             return
+        except DescriptorPassedError:
+            self._receive_fault = _PASSED
+            self._stop_reading()
         except OSError as error:
             self._receive_fault = f"the peer vanished: {error.strerror}"
             self._stop_reading()
         else:
             self._chunk = chunk
-            self._ask = CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
+            self._ask = MOST if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
         _wake(self._receiver)
 
     def _start_reading(self) -> None:
@@ -195,9 +199,9 @@ class PipeTransport(Transport):
         self._closed = True
         self._stop_reading()
         self._loop.remove_writer(self._fd)
-        self._socket.close()
         _wake(self._receiver)
         _wake(self._sender)
+        await self._guarded.close()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

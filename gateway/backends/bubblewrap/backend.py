@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 import dataclasses
 import os
 import platform
@@ -29,7 +30,7 @@ from ..base import (
 )
 from . import cgroups, diagnosis, limits, relay, selfcheck, settings, visible
 from .instance import default_runtime_dir
-from .launcher import Launcher
+from .launcher import Launcher, refusal
 from .limits import MIB, Limits
 
 
@@ -118,12 +119,15 @@ class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
     async def start(self) -> None:
         if self._launcher is not None:
             raise RuntimeError("this backend has been started")
-        failed = [check for check in await self._get_ready() if not check.ok]
-        if failed:
-            # What is wrong goes before what could not be told.
-            failed.sort(key=lambda check: check.ok is None)
-            await self.close()
+        launcher, checks = await self._get_ready()
+        # What is wrong goes before what could not be told.
+        failed = sorted((check for check in checks if not check.ok), key=lambda check: check.ok is None)
+        if launcher is None or failed:
+            if launcher is not None:
+                await launcher.close()
             raise IsolationError(f"{failed[0].detail} {failed[0].remedy}".strip())
+        # Only now can anything be created.
+        self._launcher = launcher
         for report in self.describe_limits():
             if report.best_effort:
                 self.log.warning("Best effort on this machine: %s, by %s.", report.name, report.enforced_by)
@@ -132,8 +136,11 @@ class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
         if self._launcher is None:
             raise BackendError("The backend has not been started.")
         kernel_id = str(uuid.UUID(request.kernel_id))
-        asked = settings.read(request.settings, self._limits(), self.data_roots)
-        seen = visible.look(self._rules(), request.argv, request.resource_dir, asked.data)
+        try:
+            asked = settings.read(request.settings, self._limits(), self.data_roots)
+            seen = visible.look(self._rules(), request.argv, request.resource_dir, asked.data)
+        except OSError as error:
+            raise refusal(error) from None
         return await self._launcher.launch(kernel_id, seen, relay.program(self._python), asked.limits)
 
     async def list(self) -> Sequence[Sandbox]:
@@ -150,10 +157,10 @@ class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
     async def checks(self) -> Sequence[Check]:
         if self._launcher is not None:
             return [*diagnosis.look_for_tools(self.bwrap), *await self._prove(self._launcher)]
-        try:
-            return await self._get_ready()
-        finally:
-            await self.close()
+        launcher, checks = await self._get_ready()
+        if launcher is not None:
+            await launcher.close()
+        return checks
 
     def describe_limits(self) -> Sequence[LimitReport]:
         if self._launcher is not None:
@@ -161,13 +168,16 @@ class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
         places = cgroups.detect()
         return limits.describe(self._limits(), {name: place.version for name, place in places.items()})
 
-    async def _get_ready(self) -> Sequence[Check]:
-        """Take what sandboxes need and prove their isolation; stops at the first check that fails."""
+    async def _get_ready(self) -> tuple[Launcher | None, Sequence[Check]]:
+        """Take what sandboxes need and prove their isolation; stops at the first check that fails.
+
+        Whoever gets the launcher closes it. Where there is none, a check says why.
+        """
         checks = [*diagnosis.look_for_tools(self.bwrap)]
         if not checks[-1].ok:
-            return checks
+            return None, checks
         try:
-            self._launcher = Launcher(
+            launcher = Launcher(
                 bwrap=diagnosis.find(self.bwrap) or self.bwrap,
                 machine=platform.machine(),
                 runtime_dir=Path(self.runtime_dir),
@@ -175,12 +185,19 @@ class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
                 log=self.log,
             )
         except IsolationError as error:
-            return [*checks, Check("resources", False, str(error))]
+            return None, [*checks, Check("resources", False, str(error))]
         except OSError as error:
             remedy = "Set BubblewrapBackend.runtime_dir to a folder that can be written."
-            return [*checks, Check("resources", False, f"Sandboxes cannot be prepared: {error}.", remedy)]
-        relay_command.compile_sources()
-        return [*checks, *await self._prove(self._launcher)]
+            return None, [
+                *checks,
+                Check("resources", False, f"Sandboxes cannot be prepared: {error}.", remedy),
+            ]
+        try:
+            relay_command.compile_sources()
+            return launcher, [*checks, *await self._prove(launcher)]
+        except BaseException:
+            await asyncio.shield(launcher.close())
+            raise
 
     async def _prove(self, launcher: Launcher) -> Sequence[Check]:
         try:

@@ -44,7 +44,7 @@ class Instance:
             self.swept = sweep.sweep_others(runtime_dir)
             self.folder = runtime_dir / (sweep.INSTANCE_PREFIX + secrets.token_hex(6))
             self.folder.mkdir(mode=0o700)
-            self._lock = os.open(self.folder / sweep.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.folder, sweep.FOLDER)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._sandboxes = self.folder / sweep.SANDBOXES
         self._sandboxes.mkdir(mode=0o700)
@@ -58,7 +58,7 @@ class Instance:
 
     def watch(self, groups: Iterable[Path], shared: Sequence[int]) -> None:
         """Start the watcher. It removes `groups` in the end, and holds `shared` descriptors until then."""
-        (self.folder / sweep.GROUPS).write_text("".join(f"{group}\n" for group in groups))
+        self._write(self.folder / sweep.GROUPS, "".join(f"{group}\n" for group in groups))
         self._shared = shared
         self._start_watcher()
 
@@ -74,7 +74,7 @@ class Instance:
         """Note the first process of a sandbox, so that the watcher can end it."""
         identity = sweep.identity(pid)
         if identity is not None:
-            (self._sandboxes / kernel_id).write_text(identity)
+            self._write(self._sandboxes / kernel_id, identity)
 
     def forget(self, kernel_id: str) -> None:
         """Drop the note of a sandbox from which nothing is left."""
@@ -89,6 +89,12 @@ class Instance:
         if self.folder.exists():
             sweep.sweep_instance(self.folder)
         os.close(self._lock)
+
+    def _write(self, path: Path, text: str) -> None:
+        """Write a file that is never seen half written."""
+        new = self.folder / f".{path.name}"
+        new.write_text(text)
+        new.rename(path)
 
     def _start_watcher(self) -> None:
         # The lock goes along: while the watcher sweeps, the next gateway must not do so too.
@@ -123,7 +129,7 @@ def _make_private(folder: Path) -> None:
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Between its making and its locking an instance looks dead; so only one gateway is here."""
-    descriptor = os.open(folder / sweep.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder, sweep.FOLDER)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,11 @@ from .staging import Stages
 from .tree import Tree
 from .uids import UidLeases
 from .visible import Visible, is_system
+
+#: What the machine has run out of when a sandbox cannot be made: descriptors, processes, memory, room.
+_CAPACITY = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT}
+)
 
 
 class Program(NamedTuple):
@@ -63,23 +69,43 @@ class Launcher:
                 self._stages = Stages(str(self.folder("stage", 0o755)))
                 self._uids = UidLeases(default_runtime_dir() / "uids", *uid_range)
                 undo.callback(self._uids.close)
-            self.cgroups = Cgroups(f"jupyter-gateway-{self.instance.name}", detect())
+            places = detect()
+            groups = f"jupyter-gateway-{self.instance.name}"
+            # Known to the watcher before they are made: a gateway may be killed in between.
+            self.instance.watch(
+                sorted({place.folder / groups for place in places.values()}),
+                [self._uids.descriptor] if self._uids else [],
+            )
+            self.cgroups = Cgroups(groups, places)
             undo.callback(self.cgroups.close)
             self._filter = build_filter(
                 machine, deny_unaccounted_memory="memory" not in self.cgroups.controllers
             )
             self._etc = Etc(self.folder("etc", 0o755))
-            self.instance.watch(self.cgroups.folders, [self._uids.descriptor] if self._uids else [])
             undo.pop_all()
 
     async def launch(
         self, name: str, visible: Visible, program: Program, bounds: Limits
     ) -> BubblewrapSandbox:
         """A sandbox in which `program` is starting. Raises `BackendError`; then nothing is left of it."""
-        if self.instance.ensure_watched():
-            self._log.error("The watcher of this gateway had ended; it was started again.")
-        visible = self._etc.provide(visible)
-        binds, namespace = await self._reach([*visible.binds, *program.binds])
+        try:
+            if self.instance.ensure_watched():
+                self._log.error("The watcher of this gateway had ended; it was started again.")
+            with contextlib.ExitStack() as meanwhile:
+                return await self._launch(name, self._etc.provide(visible), program, bounds, meanwhile)
+        except OSError as error:
+            raise refusal(error) from None
+
+    async def _launch(
+        self,
+        name: str,
+        visible: Visible,
+        program: Program,
+        bounds: Limits,
+        meanwhile: contextlib.ExitStack,
+    ) -> BubblewrapSandbox:
+        """`meanwhile` takes what is given back once the sandbox has started, or has failed to."""
+        binds, namespace = await self._reach([*visible.binds, *program.binds], meanwhile)
         contents = command.Contents(
             binds=binds,
             links=visible.links,
@@ -105,19 +131,24 @@ class Launcher:
             self.instance.record(name, await sandbox.started())
         except BaseException as error:
             await asyncio.shield(sandbox.destroy())
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and error.errno not in _CAPACITY:
                 raise BackendError(f"The sandbox could not be made: {error}. {sandbox.last_words}") from None
             raise
         return sandbox
 
-    async def _reach(self, binds: Sequence[Bind]) -> tuple[Sequence[Bind], str | None]:
+    async def _reach(
+        self, binds: Sequence[Bind], meanwhile: contextlib.ExitStack
+    ) -> tuple[Sequence[Bind], str | None]:
         """The binds from where a sandbox can reach their sources, and the namespace in which that is so."""
         if self._stages is None:
             return binds, None
         sources = dict.fromkeys(bind.source for bind in binds if not is_system(bind.source))
         stage = await self._stages.get(list(sources))
         reached = [Bind(stage.where.get(bind.source, bind.source), bind.target) for bind in binds]
-        return reached, f"/proc/{os.getpid()}/fd/{stage.namespace}"
+        # One that is this sandbox's own: a stage may be made anew before nsenter has opened it.
+        namespace = os.dup(stage.namespace)
+        meanwhile.callback(os.close, namespace)
+        return reached, f"/proc/{os.getpid()}/fd/{namespace}"
 
     def _spawn(self, name: str, contents: command.Contents, namespace: str | None, stream: int) -> Started:
         # Nothing is awaited from here to the entry in `sandboxes`, so no two can get one name.
@@ -137,8 +168,7 @@ class Launcher:
             held.callback(cgroup.try_remove)
             held.callback(self.instance.forget, name)
             outside = command.Outside(self._bwrap, uid, namespace)
-            seccomp = _memory_file(self._filter)
-            try:
+            with _memory_file(self._filter) as seccomp:
                 tree = Tree.spawn(
                     partial(command.build, contents, outside),
                     seccomp,
@@ -146,10 +176,6 @@ class Launcher:
                     lambda line: self._log.info("sandbox %s: %s", name, line),
                     nice="cpu" not in self.cgroups.controllers,
                 )
-            except OSError as error:
-                raise BackendError(f"The sandbox could not be started: {error}.") from None
-            finally:
-                os.close(seccomp)
             held.callback(self.sandboxes.pop, name, None)
             return Started(tree, cgroup, held.pop_all().close)
 
@@ -171,20 +197,39 @@ class Launcher:
         return folder
 
     async def close(self) -> None:
-        """End every sandbox, and give everything back."""
+        """End every sandbox, and give everything back; a part that fails keeps no other from it."""
         self._closed = True
         await asyncio.gather(*(sandbox.destroy() for sandbox in [*self.sandboxes.values()]))
-        if self._stages is not None:
-            self._stages.close()
-        self.cgroups.close()
-        # Waits for the watcher, which sweeps.
-        await asyncio.get_running_loop().run_in_executor(None, self.instance.close)
-        if self._uids is not None:
-            self._uids.close()
+        async with contextlib.AsyncExitStack() as parts:
+            if self._uids is not None:
+                parts.callback(self._uids.close)
+            # Waits for the watcher, which sweeps.
+            parts.push_async_callback(asyncio.get_running_loop().run_in_executor, None, self.instance.close)
+            parts.callback(self._close_groups)
+            if self._stages is not None:
+                parts.callback(self._stages.close)
+
+    def _close_groups(self) -> None:
+        try:
+            self.cgroups.close()
+        except OSError as error:
+            self._log.error("The control groups of this gateway are left to its watcher: %s", error)
 
 
-def _memory_file(data: bytes) -> int:
+def refusal(error: OSError) -> BackendError:
+    """The error for the client where a sandbox could not be made."""
+    problem = f"The sandbox could not be made: {error}."
+    if error.errno in _CAPACITY:
+        return CapacityError(f"{problem} Delete a kernel, or try again later.")
+    return BackendError(problem)
+
+
+@contextlib.contextmanager
+def _memory_file(data: bytes) -> Iterator[int]:
     descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-    os.write(descriptor, data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
+    try:
+        os.write(descriptor, data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -73,7 +73,10 @@ class BubblewrapSandbox(Sandbox):
         await asyncio.wait([self._over])
 
     async def started(self) -> int:
-        """Wait for the first process inside; its number outside. Raises `BackendError` if there is none."""
+        """Wait for the first process inside; its number outside.
+
+        Raises `BackendError` if there is none, and `OSError` if the gateway could not keep hold of it.
+        """
         first = await asyncio.shield(self._tree.first)
         if first is None:
             ending = await self.wait()
@@ -98,26 +101,35 @@ class BubblewrapSandbox(Sandbox):
                 ending = Ending(f"it reached its maximum life of {self._limits.life:g} s", expired=True)
             await self._tree.end()
         status = await ended
-        self._tree.close()
+        await self._tree.close()
         ending = ending or Ending(self._explain(status))
         await self._remove_cgroup()
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
-        self._release()
+        try:
+            self._release()
+        except OSError as error:
+            self._log.error("Not all that sandbox %s held was given back: %s", self.kernel_id, error)
         return ending
 
     async def _remove_cgroup(self) -> None:
         deadline = time.monotonic() + _PATIENCE
-        try:
-            while not self._cgroup.try_remove():
-                self._cgroup.kill()
-                if time.monotonic() > deadline:
-                    self._log.error("The control groups of sandbox %s stay busy.", self.kernel_id)
+        while True:
+            try:
+                if self._cgroup.try_remove():
                     return
-                await asyncio.sleep(_PAUSE)
-        except OSError as error:
-            self._log.error("The control groups of sandbox %s cannot be removed: %s", self.kernel_id, error)
+                self._cgroup.kill()
+                problem = "they stay busy"
+            except OSError as error:
+                # The gateway may be out of descriptors for a moment.
+                problem = str(error)
+            if time.monotonic() > deadline:
+                self._log.error(
+                    "The control groups of sandbox %s cannot be removed: %s", self.kernel_id, problem
+                )
+                return
+            await asyncio.sleep(_PAUSE)
 
     def _explain(self, status: int) -> str:
         """Why it ended, from the monitor's status: how PID 1 ended, or (negative) the monitor itself."""

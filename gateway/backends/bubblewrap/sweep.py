@@ -3,14 +3,19 @@
 An instance of a gateway has a folder::
 
     <runtime_dir>/instance-<random>/
-        lock            locked (flock(2)) by the gateway and its watcher for as long as either lives
-        groups          one control group of this instance a line
+        groups          one control group of this instance a line; some may not exist
         sandboxes/<id>  "<pid> <start time> <boot>" of the first process inside
+
+The folder itself is locked (flock(2)) by the gateway and its watcher for as long as either lives. A file in
+it may be taken away by what cleans up /tmp, and then nobody would have it locked; a locked folder is left
+alone, with all that is in it (https://systemd.io/TEMPORARY_DIRECTORIES).
 
 bubblewrap's own children die with the gateway (PR_SET_PDEATHSIG), but a process inside may have given that
 signal up, and nothing else removes groups and files. So each gateway has a watcher: this file run
 as a program, which waits for the end of its standard input, whose other end only the gateway has, and then
-sweeps the instance. Where both were killed, the next start sweeps every instance whose lock is free.
+sweeps the instance. Where both were killed, the next start sweeps every instance that nobody has locked. A
+start may come while a watcher sweeps; so a folder gets the name `.dead-<random>` first, and
+whoever finds one like that removes it too.
 
 Standard library only, and no import from this project: the watcher runs `python -I -S sweep.py`.
 """
@@ -28,9 +33,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 INSTANCE_PREFIX = "instance-"
-LOCK = "lock"
+_DEAD_PREFIX = ".dead-"
 GROUPS = "groups"
 SANDBOXES = "sandboxes"
+
+#: How a folder is opened to be locked.
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 #: Seconds until a process that was sent SIGKILL must be gone; it takes milliseconds.
 _PATIENCE = 5
@@ -53,30 +61,61 @@ def sweep_others(runtime_dir: Path) -> list[str]:
     swept = []
     for folder in sorted(runtime_dir.glob(INSTANCE_PREFIX + "*")):
         with _free(folder) as free:
-            if free:
-                sweep_instance(folder)
+            if free and sweep_instance(folder):
                 swept.append(folder.name)
+    for folder in runtime_dir.glob(_DEAD_PREFIX + "*"):
+        _remove(folder)
     return swept
 
 
-def sweep_instance(folder: Path) -> None:
-    """End every process of an instance, then remove its groups and files."""
-    for record in sorted((folder / SANDBOXES).glob("*")):
-        _kill(record.read_text())
-    if (folder / GROUPS).exists():
-        for line in (folder / GROUPS).read_text().splitlines():
+def sweep_instance(folder: Path) -> bool:
+    """End every process of an instance, then remove its groups and files; whether they were there."""
+    for kernel_id in _names(folder / SANDBOXES):
+        _kill(_read(folder / SANDBOXES / kernel_id))
+    name = folder.name.removeprefix(INSTANCE_PREFIX)
+    for line in _read(folder / GROUPS).splitlines():
+        # What was half written is not the name of a group of this instance.
+        if line.startswith("/") and line.endswith(name):
             remove_group(Path(line))
-    shutil.rmtree(folder)
+    dead = folder.with_name(_DEAD_PREFIX + name)
+    try:
+        folder.rename(dead)
+    except FileNotFoundError:
+        return False
+    _remove(dead)
+    return True
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder of an instance; nothing where another sweep has removed it."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _read(path: Path) -> str:
+    """What is in a file of an instance; nothing where another sweep has removed it."""
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that another sweep may be removing too."""
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
 def _free(folder: Path) -> Iterator[bool]:
-    """Whether nobody holds the instance's lock; if so, it is held meanwhile."""
+    """Whether an instance is there and nobody holds it; if so, it is held meanwhile."""
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder, FOLDER)
     except FileNotFoundError:
-        # The gateway was killed before it had made the file: there is nothing else either.
-        yield True
+        yield False
         return
     try:
         try:
@@ -110,13 +149,23 @@ def _start_time(pid: int) -> str | None:
 
 
 def _kill(record: str) -> None:
-    """End the process of a record, and with it, as the first of its namespace, every other one there."""
-    pid = int(record.split()[0])
+    """End the process of a record, and with it, as the first of its namespace, every other one there.
+
+    What is no record, which a machine that lost its power may leave, is nobody's.
+    """
+    pid = _pid_of(record)
+    if pid is None:
+        return
     deadline = time.monotonic() + _PATIENCE
     while identity(pid) == record.strip() and time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE)
+
+
+def _pid_of(record: str) -> int | None:
+    pid, _, rest = record.partition(" ")
+    return int(pid) if pid.isascii() and pid.isdigit() and rest else None
 
 
 def processes_of(group: Path) -> list[int]:

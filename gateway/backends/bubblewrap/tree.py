@@ -4,29 +4,25 @@ PID 1 is the monitor's only child, and with it ends every process of its namespa
 reap it. So the end of the monitor is the end of all, as long as PID 1 went first: `kill` therefore ends
 PID 1 and not the monitor. Where the monitor went first (something killed it), `ended` waits for PID 1 too.
 
-Two descriptors: the monitor's pidfd and the pipe of its stderr.
+Three descriptors: the pidfds of both, and the socket of their stderr. PID 1's is had as soon as it is known,
+so that a gateway that is out of descriptors can still end it, and never another process of the same number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
-from . import sweep
 from .command import OUTER_ENVIRONMENT, Descriptors
-
-#: Bytes read of stderr at a time, kept of a line, and lines kept for an explanation.
-_CHUNK, _LONGEST_LINE, _LAST_LINES = 64 * 1024, 2000, 20
-#: Lines of stderr that are logged per sandbox: its user's code may write there without end.
-_MOST_LINES = 500
+from .lastwords import LastWords
 
 #: Bytes of bubblewrap's report; it is about 200.
 _REPORT = 4096
@@ -40,28 +36,23 @@ _REAPING = 1.0
 
 
 class Tree:
-    """A started sandbox. `log_line` takes what it writes to its stderr, line by line."""
+    """A started sandbox."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], report: int, orders: int, log_line: Callable[[str], None]
+        self, process: subprocess.Popen[bytes], monitor: int, report: int, orders: int, words: LastWords
     ) -> None:
+        """`monitor` is the pidfd of `process`. Takes over every descriptor; made by `spawn`."""
         self._loop = asyncio.get_running_loop()
         self._process = process
-        self._log_line = log_line
-        #: The last lines of stderr.
-        self.last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
-        self._line = b""
-        self._lines = 0
-        self._pid_1: str | None = None
-        #: PID 1 of the sandbox, as seen from here, or None where none was made.
+        self._words = words
+        #: PID 1 of the sandbox, as seen from here, or None where none was made. Or an `OSError` where it had
+        #: to be ended, because its pidfd could not be had.
         self.first: asyncio.Future[int | None] = self._loop.create_future()
+        self._first_pidfd: int | None = None
+        self._first_gone: asyncio.Future[None] = self._loop.create_future()
         self._reaped: asyncio.Future[int] = self._loop.create_future()
-        self._pidfd: int | None = os.pidfd_open(process.pid)
-        self._loop.add_reader(self._pidfd, self._on_exit)
-        assert process.stderr is not None
-        self._stderr = process.stderr
-        os.set_blocking(self._stderr.fileno(), False)
-        self._loop.add_reader(self._stderr.fileno(), self._on_stderr)
+        self._monitor = monitor
+        self._loop.add_reader(monitor, self._on_exit)
         self._orders: int | None = orders
         os.set_blocking(orders, False)
         self._report: int | None = report
@@ -81,19 +72,29 @@ class Tree:
     ) -> Tree:
         """Start what `make_argv` says for the descriptors that it inherits; it waits for `proceed`.
 
-        `seccomp` holds the filter, `stream` becomes stdin and stdout. Raises `OSError`.
+        `seccomp` holds the filter, `stream` becomes stdin and stdout, `log_line` takes what it writes to
+        its stderr. Raises `OSError`, and then nothing runs.
         """
         if threading.current_thread() is not threading.main_thread():
             # PR_SET_PDEATHSIG is tied to the thread: the sandbox would end with this one (prctl(2)).
             raise RuntimeError("sandboxes must be started from the main thread")
-        report, info = os.pipe()
-        args, orders = os.pipe()
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            report, info = os.pipe()
+            ours.callback(_give_up, report)
+            theirs.callback(os.close, info)
+            args, orders = os.pipe()
+            ours.callback(_give_up, orders)
+            theirs.callback(os.close, args)
+            heard, stderr = socket.socketpair()
+            ours.callback(heard.close)
+            theirs.callback(stderr.close)
+            words = LastWords(log_line, heard)
+            ours.callback(words.stop)
             process = subprocess.Popen(
                 make_argv(Descriptors(seccomp, info, args)),
                 stdin=stream,
                 stdout=stream,
-                stderr=subprocess.PIPE,
+                stderr=stderr.fileno(),
                 pass_fds=(seccomp, info, args),
                 cwd="/",
                 env=OUTER_ENVIRONMENT,
@@ -101,18 +102,23 @@ class Tree:
                 # A terminal's Ctrl-C is for the gateway, which may let running cells end.
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(report)
-            os.close(orders)
-            raise
-        finally:
-            os.close(info)
-            os.close(args)
-        if nice:
-            # It has not yet become the sandbox, and what it starts inherits this.
-            with contextlib.suppress(ProcessLookupError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-        return cls(process, report, orders, log_line)
+            # It waits for its orders, so there is no PID 1 that could survive it.
+            ours.callback(process.wait)
+            ours.callback(process.kill)
+            if nice:
+                # It has not yet become the sandbox, and what it starts inherits this.
+                with contextlib.suppress(ProcessLookupError):
+                    os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+            monitor = os.pidfd_open(process.pid)
+            ours.callback(_give_up, monitor)
+            tree = cls(process, monitor, report, orders, words)
+            ours.pop_all()
+            return tree
+
+    @property
+    def last_lines(self) -> Sequence[str]:
+        """The last lines of stderr."""
+        return self._words.lines
 
     @property
     def pid(self) -> int:
@@ -132,21 +138,9 @@ class Tree:
 
     def kill(self) -> None:
         """Send SIGKILL to PID 1 and thereby to everything inside; may be called at any time and again."""
-        if self._pid_1 is None:
-            return
-        pid = int(self._pid_1.split()[0])
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            # Only now does the number surely mean the process that is looked at.
-            if sweep.identity(pid) == self._pid_1:
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(descriptor)
+        if self._first_pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first_pidfd, signal.SIGKILL)
 
     async def end(self) -> None:
         """Kill everything, the monitor at last, and wait until all of it is gone."""
@@ -165,29 +159,32 @@ class Tree:
     async def ended(self) -> int:
         """Wait until no process is left; the exit status, negative for the signal that ended the monitor."""
         status = await asyncio.shield(self._reaped)
-        while self._pid_1 is not None and sweep.identity(int(self._pid_1.split()[0])) == self._pid_1:
+        while self._first_pidfd is not None:
             self.kill()
-            await asyncio.sleep(_PAUSE)
+            await asyncio.wait([self._first_gone], timeout=_PAUSE)
         return status
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take what is left on stderr and give back every descriptor; after `ended`."""
         if self._orders is not None:
             os.close(self._orders)
             self._orders = None
-        self._on_report()
-        self._end_report()
-        if not self._stderr.closed:
-            self._on_stderr()
-            self._end_stderr()
+        await self._words.close()
 
     def _on_exit(self) -> None:
-        assert self._pidfd is not None
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = None
+        self._loop.remove_reader(self._monitor)
+        os.close(self._monitor)
+        # Whoever waits for the end has to know of a PID 1 that was left.
+        self._on_report()
+        self._end_report()
         # Readable means that it has exited, so this does not wait.
         self._reaped.set_result(self._process.wait())
+
+    def _on_first_exit(self) -> None:
+        assert self._first_pidfd is not None
+        _give_up(self._first_pidfd)
+        self._first_pidfd = None
+        self._first_gone.set_result(None)
 
     def _on_report(self) -> None:
         """Read bwrap's `--info-fd`: a JSON object with `child-pid`, then the end of the file (bwrap(1))."""
@@ -204,46 +201,27 @@ class Tree:
     def _end_report(self) -> None:
         if self._report is None:
             return
-        self._loop.remove_reader(self._report)
-        os.close(self._report)
+        _give_up(self._report)
         self._report = None
-        first = None
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            first = int(json.loads(self._reported)["child-pid"])
-        if first is not None:
-            self._pid_1 = sweep.identity(first)
-        if not self.first.done():
-            self.first.set_result(first if self._pid_1 is not None else None)
-
-    def _on_stderr(self) -> None:
         try:
-            data = os.read(self._stderr.fileno(), _CHUNK)
-        except BlockingIOError:
-            return
-        if not data:
-            self._end_stderr()
-            return
-        *lines, rest = (self._line + data).split(b"\n")
-        for line in lines:
-            self._take_line(line)
-        self._line = rest[:_LONGEST_LINE]
+            first = int(json.loads(self._reported)["child-pid"])
+            # The descriptor that has just become free is there for this one.
+            self._first_pidfd = os.pidfd_open(first)
+        except (ValueError, KeyError, TypeError, ProcessLookupError):
+            self.first.set_result(None)
+        except OSError as error:
+            # Its number is still its own: the monitor, which alone can reap it, has just told it.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)
+            self.first.set_exception(error)
+            # It need not be asked for: whoever only ends a sandbox does not.
+            self.first.exception()
+        else:
+            self._loop.add_reader(self._first_pidfd, self._on_first_exit)
+            self.first.set_result(first)
 
-    def _end_stderr(self) -> None:
-        if self._line:
-            self._take_line(self._line)
-            self._line = b""
-        self._loop.remove_reader(self._stderr.fileno())
-        self._stderr.close()
 
-    def _take_line(self, line: bytes) -> None:
-        decoded = line[:_LONGEST_LINE].decode(errors="replace").rstrip()
-        # What comes from inside may try to write to the terminal that shows the log.
-        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in decoded)
-        if not text:
-            return
-        self.last_lines.append(text)
-        self._lines += 1
-        if self._lines < _MOST_LINES:
-            self._log_line(text)
-        elif self._lines == _MOST_LINES:
-            self._log_line(f"{text} (no more of its output is logged)")
+def _give_up(descriptor: int) -> None:
+    """Listen to it no more, if anyone does, and close it."""
+    asyncio.get_running_loop().remove_reader(descriptor)
+    os.close(descriptor)

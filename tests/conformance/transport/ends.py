@@ -85,12 +85,18 @@ class SocketPeer(Peer):
 
 
 class PipeEnds(Ends):
-    name = "pipe"
     half_close = True
 
+    def __init__(self, name: str, *, refuse: bool) -> None:
+        self.name = name
+        self._refuse = refuse
+
     async def open(self) -> tuple[Transport, Peer]:
-        transport, child = PipeTransport.pair()
+        transport, child = PipeTransport.pair(refuse=self._refuse)
         return transport, SocketPeer(child)
 
 
-IMPLEMENTATIONS: list[Ends] = [PipeEnds()]
+IMPLEMENTATIONS: list[Ends] = [
+    PipeEnds("pipe", refuse=True),
+    PipeEnds("pipe where Linux is older than 6.16", refuse=False),
+]

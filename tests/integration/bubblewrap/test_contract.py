@@ -133,7 +133,8 @@ print(json.dumps(found))
             told += data
         await transport.close()
         await sandbox.wait()
-        assert json.loads(told) == {"0": "socket", "1": "socket", "2": "pipe"}
+        # No pipe: reading one waits for the lock that its writer holds (gateway/transport/guarded.py).
+        assert json.loads(told) == {"0": "socket", "1": "socket", "2": "socket"}
 
 
 def test_it_has_no_terminal(inside: Inside) -> None:

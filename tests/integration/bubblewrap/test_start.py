@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.backends.base import Check, IsolationError
-from gateway.backends.bubblewrap import BubblewrapBackend, diagnosis
+from gateway.backends.base import BackendError, Check, IsolationError
+from gateway.backends.bubblewrap import BubblewrapBackend, cgroups, diagnosis, launcher, selfcheck
 from tests.conformance.backend import traces
 from tests.conformance.backend.kinds import LOG
+from tests.conformance.backend.visit import request
 from tests.integration.bubblewrap.conftest import Started
 
 pytestmark = pytest.mark.gen_test(timeout=60)
@@ -25,7 +28,8 @@ def bwrap(request: pytest.FixtureRequest) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         program = Path(folder, "bwrap")
-        program.write_text("#!/bin/sh\n" + request.param)
+        # Not sh: it knows descriptors of one digit only.
+        program.write_text("#!/bin/bash\n" + request.param)
         program.chmod(0o755)
         yield str(program)
 
@@ -39,6 +43,14 @@ WITHOUT_A_FILTER = VERSION + (
     'for part; do shift; if [ "$part" = --seccomp ]; then skip=1; elif [ "$skip" ]; then skip=; '
     'else set -- "$@" "$part"; fi; done; exec /usr/bin/bwrap "$@"'
 )
+#: The options that say what is mounted come by a descriptor.
+THAT_SHOWS_THE_SCRATCH_FOLDER_WRITABLE = VERSION + (
+    'for part; do [ "$previous" = --args ] && args=$part; previous=$part; done\n'
+    "options=$(mktemp)\n"
+    "tr '\\0' '\\n' <&$args | sed '/^--ro-bind$/{N;N;s/^--ro-bind\\(\\n.*scratch-\\)/--bind\\1/}' | "
+    "tr '\\n' '\\0' >\"$options\"\n"
+    'eval "exec $args<$options"; rm "$options"; exec /usr/bin/bwrap "$@"'
+)
 THAT_FAILS = VERSION + 'echo "bwrap: No permissions to create a new namespace" >&2; exit 1'
 
 
@@ -49,7 +61,7 @@ async def refusal(tmp_path: Path, **traits: Any) -> str:
     with pytest.raises(IsolationError) as refused:
         await backend.start()
     assert traces.descriptors() == before
-    assert traces.files(tmp_path) <= {"run", "run/lock"}
+    assert traces.files(tmp_path) <= {"run"}
     return str(refused.value)
 
 
@@ -74,7 +86,7 @@ async def test_the_doctor_needs_no_started_gateway_and_leaves_nothing(tmp_path: 
     before = traces.descriptors()
     assert all(check.ok for check in await backend.checks())
     assert traces.descriptors() == before
-    assert traces.files(tmp_path) == {"run", "run/lock"}
+    assert traces.files(tmp_path) == {"run"}
     await backend.close()
 
 
@@ -107,6 +119,67 @@ async def test_a_sandbox_that_has_a_network_keeps_the_gateway_from_starting(
 @pytest.mark.parametrize("bwrap", [WITHOUT_A_FILTER], indirect=True)
 async def test_a_sandbox_without_a_system_call_filter_is_refused(tmp_path: Path, bwrap: str) -> None:
     assert "no system call filter" in await refusal(tmp_path, bwrap=bwrap)
+
+
+@pytest.mark.parametrize("bwrap", [THAT_SHOWS_THE_SCRATCH_FOLDER_WRITABLE], indirect=True)
+async def test_a_sandbox_that_can_write_outside_is_refused(tmp_path: Path, bwrap: str) -> None:
+    assert "A sandbox can write outside" in await refusal(tmp_path, bwrap=bwrap)
+
+
+@pytest.mark.parametrize("error", [OSError("no socket to be had"), asyncio.CancelledError()], ids=repr)
+async def test_a_proof_that_comes_to_no_end_leaves_nothing_that_can_create(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def broken(*_: object) -> None:
+        # Until it is proven there is nothing to create with, nor to list.
+        with pytest.raises(BackendError, match="not been started"):
+            await backend.create(request())
+        raise error
+
+    monkeypatch.setattr(selfcheck, "prove", broken)
+    before = (traces.descriptors(), traces.descendants(os.getpid()))
+    backend = BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG)
+    for attempt in (backend.start(), backend.checks()):
+        with pytest.raises(type(error)):
+            await attempt
+        with pytest.raises(BackendError, match="not been started"):
+            await backend.create(request())
+        assert (traces.descriptors(), traces.descendants(os.getpid())) == before
+        assert traces.files(tmp_path) == {"run"}
+
+
+@pytest.mark.requires("cgroup")
+async def test_a_start_that_ends_right_behind_its_control_groups_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def killed(name: str, places: Mapping[str, cgroups.Place]) -> None:
+        made.extend(cgroups.Cgroups(name, places).folders)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "Cgroups", killed)
+    with pytest.raises(KeyboardInterrupt):
+        await BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG).start()
+    assert made
+    assert not [group for group in made if group.exists()]
+
+
+async def test_control_groups_that_cannot_be_removed_keep_nothing_else_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy() -> None:
+        raise OSError("Device or resource busy")
+
+    before = (traces.descriptors(), traces.descendants(os.getpid()))
+    backend = BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG)
+    await backend.start()
+    assert backend._launcher is not None
+    monkeypatch.setattr(backend._launcher.cgroups, "close", busy)
+    await backend.close()
+    assert (traces.descriptors(), traces.descendants(os.getpid())) == before
+    assert traces.files(tmp_path) == {"run"}
+    assert "busy" in caplog.text
 
 
 async def test_a_probe_that_cannot_reach_the_listener_outside_proves_nothing(tmp_path: Path) -> None:
