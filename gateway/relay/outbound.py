@@ -19,15 +19,15 @@ import zmq
 
 from ..wire import v1
 from ..wire.framing import DEFAULT_MAX_MESSAGE
+from ..wire.window import BATCH_BYTES
 from .inbound import OWN_IDENTITY, Inbound
 from .outbox import Outbox, Session
 from .requests import Request, Requests
 from .sockets import receive, receive_published
 from .voice import MAX_HEADER, Voice
 
-#: Messages and bytes that are taken from one socket in one turn, so that the others are served too.
+#: Messages that are taken from one socket in one turn, so that the others are served too.
 BATCH = 256
-BATCH_BYTES = 1 << 20
 # The v1 layout's table for a message without buffers: the count of offsets, and where the channel, each of
 # the four parts, and the message's end are (see gateway.wire.v1).
 _TABLE = struct.Struct("<7Q")
