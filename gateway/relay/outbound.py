@@ -151,7 +151,7 @@ class Outbound:
         else:
             reason = self._voice.too_large(len(payload), self.max_message, parts[1])
             if request is not None:
-                self._voice.end(request, reason, "MessageTooLarge", replied=False)
+                self._voice.refuse(request, reason, "MessageTooLarge")
         self._requests.replied(msg_id)
         return len(payload)
 

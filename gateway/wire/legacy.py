@@ -138,8 +138,11 @@ def _text(channel: str, parts: list[bytes], buffers: bytes) -> bytes:
 
 def _is_utf8(text: bytes) -> bool:
     try:
-        for _ in _decoded(text, "strict"):
-            pass
+        if len(text) <= _PIECE:
+            text.decode()
+        else:
+            for _ in _decoded(text, "strict"):
+                pass
     except UnicodeDecodeError:
         return False
     return True

@@ -120,6 +120,15 @@ def test_a_reply_that_is_too_large_becomes_an_error(new_relay: NewRelay) -> None
     number = relay.message(data)
     relay.until(lambda: number in relay.done())
     assert relay.replies(msg_id)[0].content["ename"] == "MessageTooLarge"
+    relay.until(lambda: relay.is_idle(msg_id))
+    # The kernel's own idle may come on iopub before its reply is read on shell.
+    told = sorted((m.content for m in relay.published(msg_id)), key=str)
+    sentence = "The kernel sent a message of 2.0 MiB. It was dropped: a message may have 1 MiB.\n"
+    assert told == [
+        {"execution_state": "busy"},
+        {"execution_state": "idle"},
+        {"name": "stderr", "text": sentence},
+    ]
 
 
 def test_a_client_that_sends_more_than_the_kernel_takes_is_not_acknowledged(fake: Fake) -> None:
