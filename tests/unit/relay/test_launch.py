@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +80,53 @@ def test_a_run_directory_that_cannot_be_is_refused_with_the_reason(path: str) ->
         make_run_dir(path)
 
 
-def test_the_longest_socket_path_fits_into_its_bound() -> None:
-    longest = f"{launch._LONGEST_NAME}"
-    assert launch.MAX_SOCKET_PATH < 104
-    assert len(longest) >= len("/k99999-5")
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path: pytest's own would not leave room for the names of sockets."""
+    made = Path(tempfile.mkdtemp(prefix="r-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("generation", [1, 99_999])
+def test_a_run_directory_of_the_longest_path_has_room_for_every_socket(
+    short_folder: Path, generation: int
+) -> None:
+    """94 bytes, as `gateway.relay.command` promises; one more is refused."""
+    run_dir = f"{short_folder}/".ljust(94, "x")
+    make_run_dir(run_dir)
+    running = launch.run(Launch(START), run_dir, generation)
+    os.waitpid(running.process.pid, 0)
+    os.close(running.process.output)
+    connection = json.loads(Path(f"{run_dir}/kernel-{generation}.json").read_text())
+    for name in launch.PORT_NAMES:
+        # As ipykernel names it.
+        path = f"{connection['ip']}-{connection[f'{name}_port']}"
+        assert len(path) < 104
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+    assert running.endpoints() == {
+        name: f"ipc://{connection['ip']}-{connection[f'{name}_port']}" for name in launch.PORT_NAMES
+    }
+    with pytest.raises(LaunchError, match="of at most 94 bytes"):
+        make_run_dir(run_dir + "x")
+
+
+def test_a_sandbox_without_a_free_port_is_a_launch_error_and_leaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = socket.create_server, []
+
+    def scarce(address: tuple[str, int]) -> socket.socket:
+        if len(made) == 3:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        made.append(create(address))
+        return made[-1]
+
+    monkeypatch.setattr(socket, "create_server", scarce)
+    with pytest.raises(LaunchError, match="no free TCP port on its loopback: Address already in use"):
+        launch.run(Launch({**START, "transport": "tcp"}), str(tmp_path), 1)
+    assert [listener.fileno() for listener in made] == [-1, -1, -1]
 
 
 # -- launching --------------------------------------------------------------------------------------
