@@ -20,7 +20,7 @@ import zmq
 from ..wire import v1
 from ..wire.framing import DEFAULT_MAX_MESSAGE
 from ..wire.window import BATCH_BYTES
-from .inbound import OWN_IDENTITY, Inbound
+from .inbound import Inbound
 from .outbox import Outbox, Session
 from .requests import Request, Requests
 from .sockets import receive, receive_published
@@ -138,7 +138,7 @@ class Outbound:
         msg_id = _read(parts[1]).get("msg_id") if channel != "stdin" else None
         if not isinstance(msg_id, str):
             msg_id = ""
-        if (identities and identities[-1] == OWN_IDENTITY) or self._inbound.is_own(msg_id):
+        if self._inbound.is_own(msg_id):
             self.listener.on_own_reply()
             return 0
         request = self._requests.get(msg_id)

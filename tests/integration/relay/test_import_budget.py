@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-#: Milliseconds that importing the relay may take beyond the interpreter's own start, and what comes before the
-#: launch of the kernel.
+#: Milliseconds that importing the relay may take beyond the interpreter's own start, and what comes before
+#: the launch of the kernel.
 BUDGET = 50.0
 BUDGET_BEFORE_LAUNCH = 6.0
 #: Rounds until the budget must have been kept. A busy machine can only ever add to what a run takes (caches

@@ -165,6 +165,16 @@ def test_a_kernel_gets_its_own_environment_folder_session_and_nothing_else() -> 
     assert said == "[('LC_ALL', 'C.UTF-8')] /usr True [0, 1, 2] b'' [] True\n"
 
 
+def test_a_kernel_is_told_who_its_parent_is(tmp_path: Path) -> None:
+    """ipykernel looks, and ends when that process has gone."""
+    command = Launch({**START, "argv": ["/bin/sh", "-c", "echo $A $JPY_PARENT_PID"]})
+    process = launch.run(command, str(tmp_path), 1).process
+    os.waitpid(process.pid, 0)
+    said = os.read(process.output, 1000)
+    os.close(process.output)
+    assert said.decode() == f"b {os.getpid()}\n"
+
+
 _REAPING = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -191,6 +201,25 @@ def test_reaping_takes_every_child_and_says_whether_one_is_left() -> None:
     root = str(Path(__file__).parents[3])
     run = subprocess.run([sys.executable, "-c", _REAPING, root], capture_output=True, text=True, timeout=30)
     assert (run.stdout, run.stderr) == ("reaped\n", "")
+
+
+# -- the wire ---------------------------------------------------------------------------------------
+
+
+def test_stdout_is_the_wire_and_whatever_prints_goes_to_stderr() -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from gateway.relay.boot import claim_wire; "
+        "reading, writing = claim_wire(); print('printed', flush=True); os.system('echo from a child'); "
+        "os.write(writing, b'frames ' + os.read(reading, 100) + os.read(0, 100))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(Path(boot.__file__).parents[2])],
+        input=b"from the gateway",
+        capture_output=True,
+        check=True,
+    )
+    assert said.stdout == b"frames from the gateway"
+    assert said.stderr == b"printed\nfrom a child\n"
 
 
 # -- the first frames -------------------------------------------------------------------------------

@@ -162,6 +162,16 @@ def test_what_a_session_without_a_route_misses_is_dropped_oldest_first_and_count
     assert wire.outbox.open(3, "one")[1] == 0, "what was lost is told once"
 
 
+def test_a_session_that_leaves_with_more_than_the_window_keeps_no_more_than_that() -> None:
+    wire = Wire(window=10 + 2 * COST)
+    wire.outbox.open(1, "one")
+    for number in range(8):
+        wire.outbox.publish(b"%04d" % number)
+    wire.outbox.close(1, now=0)
+    assert wire.outbox.kept_bytes() == 8 + 2 * COST
+    assert wire.outbox.open(2, "one")[1] == 6
+
+
 def test_nothing_is_dropped_that_a_session_with_a_route_still_wants() -> None:
     wire = Wire(window=10 + 2 * COST)
     wire.outbox.open(1, "here")
