@@ -30,6 +30,7 @@ from .controls import Controls
 from .errors import LinkClosedError, ProtocolError
 from .inbox import Inbox, InboxFullError
 from .listener import LinkListener
+from .outgoing import Outgoing
 
 #: Bytes of requests beyond one message that may wait for the relay's acknowledgement.
 REQUEST_SLACK = 1 << 20
@@ -104,11 +105,8 @@ class Link:
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._unacknowledged_bytes = 0
         self._credit = asyncio.Event()
-        self._outgoing: list[bytes] = []
-        self._acks: dict[int, int] = {}
-        self._pong: bytes | None = None
-        self._wake_writer = asyncio.Event()
-        self._controls = Controls(self._post)
+        self._outgoing = Outgoing(transport)
+        self._controls = Controls(self._outgoing.post)
         self._greeted = False
         #: When the oldest PING went that nothing has answered; any bytes from the relay are an answer.
         self._pinged: float | None = None
@@ -128,8 +126,8 @@ class Link:
             "max_message": self._max_message,
             "received": None,
         }
-        self._post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
-        for work in (self._read, self._write, self._keep_alive):
+        self._outgoing.post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
+        for work in (self._read, self._outgoing.write, self._keep_alive):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def closed(self) -> str:
@@ -188,7 +186,7 @@ class Link:
             self._check_open()
         self._next_route += 1
         route = self._routes[number] = Route(self, number, inbox)
-        self._post(framing.encode(Kind.OPEN, number, payloads.dump({"session_id": session_id})))
+        self._outgoing.post(framing.encode(Kind.OPEN, number, payloads.dump({"session_id": session_id})))
         return route
 
     def close_route(self, route: Route) -> None:
@@ -198,8 +196,8 @@ class Link:
         self._hearing = tuple(other for other in self._hearing if other is not route)
         if self._reason is None:
             # The acknowledgement has to go first: it decides what the session still needs.
-            self._flush_acks()
-            self._post(framing.encode(Kind.CLOSE, route.number))
+            self._outgoing.flush_acks()
+            self._outgoing.post(framing.encode(Kind.CLOSE, route.number))
 
     async def send_message(self, route: int, message: bytes) -> int:
         """See `Route.send`."""
@@ -211,36 +209,13 @@ class Link:
         size = len(message) + COST
         self._unacknowledged.append((self._sent, size))
         self._unacknowledged_bytes += size
-        self._outgoing.append(framing.encode_header(Kind.MESSAGE, route, len(message), self._sent))
-        self._post(message)
+        self._outgoing.post(framing.encode_header(Kind.MESSAGE, route, len(message), self._sent), message)
         return self._sent
 
     def acknowledge(self, route: int, sequence: int) -> None:
         """See `Route.acknowledge`."""
         if self._reason is None and route in self._routes:
-            self._acks[route] = sequence
-            self._wake_writer.set()
-
-    def _post(self, data: bytes) -> None:
-        self._outgoing.append(data)
-        self._wake_writer.set()
-
-    def _flush_acks(self) -> None:
-        for route, sequence in self._acks.items():
-            self._outgoing.append(framing.encode(Kind.ACK, route, framing.SEQUENCE.pack(sequence)))
-        self._acks.clear()
-
-    async def _write(self) -> None:
-        while self._reason is None:
-            await self._wake_writer.wait()
-            self._wake_writer.clear()
-            self._flush_acks()
-            if self._pong is not None:
-                # Only the newest is kept, so that a flood of PINGs costs no memory.
-                self._outgoing.append(framing.encode(Kind.PONG, payload=self._pong))
-                self._pong = None
-            outgoing, self._outgoing = self._outgoing, []
-            await self._transport.send(b"".join(outgoing))
+            self._outgoing.acknowledge(route, sequence)
 
     async def _keep_alive(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -254,7 +229,7 @@ class Link:
             elif now - self._pinged > self._ping_timeout:
                 self._end(f"the relay did not answer for {self._ping_timeout:g} s")
                 return
-            self._post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(0)))
+            self._outgoing.post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(0)))
 
     # -- from the relay -----------------------------------------------------------------------------
 
@@ -352,8 +327,7 @@ class Link:
                 if text := self._log_allowance.limit(lines, asyncio.get_running_loop().time()):
                     self._listener.on_log(text)
             case Kind.PING:
-                self._pong = framing.SEQUENCE.pack(payloads.sequence(frame))
-                self._wake_writer.set()
+                self._outgoing.answer(payloads.sequence(frame))
             case Kind.PONG:
                 pass  # any frame shows that the relay lives
             case _:
