@@ -38,9 +38,10 @@ REQUEST_SLACK = 1 << 20
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 60.0
 
-#: Frames that are handled in one turn of the loop. A chunk of honest ones has some hundreds; one of the
-#: smallest there are has thirty thousand, which would hold everybody up.
-TURN = 1024
+#: Bytes of what was received that are handled together, and frames in them after which the others get a turn.
+#: An honest relay sends a hundred, one that sends the smallest there are, thousands.
+PIECE = 32 * 1024
+MANY = 512
 
 #: Bytes of a message that is kept to show the kernel's session (`Link.spoken`).
 MAX_SPOKEN = 4096
@@ -241,11 +242,12 @@ class Link:
                 self._end("the relay ended the link")
                 return
             self._pinged = None
-            frames = self._decoder.feed(data)
-            self._dispatch(frames[:TURN])
-            for first in range(TURN, len(frames), TURN):
-                await asyncio.sleep(0)
-                self._dispatch(frames[first : first + TURN])
+            view = memoryview(data)
+            for first in range(0, len(view), PIECE):
+                frames = self._decoder.feed(view[first : first + PIECE])
+                self._dispatch(frames)
+                if len(frames) > MANY:
+                    await asyncio.sleep(0)
 
     def _dispatch(self, frames: list[Frame]) -> None:
         touched: set[Inbox] = set()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.link import REQUEST_SLACK, ControlError, Inbox, InboxFullError, Link, LinkClosedError
-from gateway.link.session import TURN
+from gateway.link.session import PIECE
 from gateway.wire import allowance, framing, v1
 from gateway.wire.framing import Kind
 from gateway.wire.window import COST, reach
@@ -372,12 +372,13 @@ async def test_a_chunk_of_the_smallest_frames_leaves_the_others_their_turns():
 
         await settle(relay)
         counting = asyncio.ensure_future(count())
-        frames = 20 * TURN
-        relay.say_bytes(framing.encode(Kind.STATE, payload=b"\x01") * frames)
+        frame = framing.encode(Kind.STATE, payload=b"\x01")
+        frames = 8 * PIECE // len(frame)
+        relay.say_bytes(frame * frames)
         while len(listener.states) < frames:  # noqa: ASYNC110  # each turn is what is counted
             await asyncio.sleep(0)
         counting.cancel()
-        assert turns >= 20
+        assert turns >= 8
 
 
 @pytest.mark.gen_test
