@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..link import Inbox, Link, Route
+from ..link import Inbox, InboxFullError, Link, Route
 from .errors import KernelError
 
 if TYPE_CHECKING:
@@ -20,6 +20,14 @@ class SessionTakenError(KernelError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"Session {session_id} goes on in another connection.")
+
+
+class ClientBehindError(KernelError):
+    """More has come for this client than may wait for it. What it has not been given comes when it attaches
+    again."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Session {session_id} reads too slowly. Connect again for what is left.")
 
 
 class Attachment:
@@ -44,9 +52,12 @@ class Attachment:
         """The messages that wait, at least one, as `(number, v1 message)`; cancelling loses none.
 
         Raises `KernelGoneError` when the kernel was deleted, `SessionTakenError` when another attachment
-        took the session over.
+        took the session over, and `ClientBehindError` after the last that could wait.
         """
-        return await self.inbox.take()
+        try:
+            return await self.inbox.take()
+        except InboxFullError as error:
+            raise ClientBehindError(self.session_id) from error
 
     def acknowledge(self, number: int) -> None:
         """The client has taken every message up to this number; its session will not need them again."""

@@ -78,6 +78,8 @@ class Clients:
         if not request.wants_answer:
             return
         asking = self._attachments.get(request.session_id)
+        if asking is not None and asking.inbox.is_closed:
+            asking = None  # it reads too slowly, and is told when it comes back
         pairs = messages.ending(request.channel, request.header, reason, self._clock(), session=self._session)
         for channel, message in pairs:
             if asking is not None:

@@ -13,6 +13,7 @@ from traitlets import Bool, Float, Instance, Int, TraitError, default, validate
 from traitlets.config import LoggingConfigurable
 
 from ..backends.base import Backend, SandboxRequest
+from ..wire.framing import DEFAULT_MAX_MESSAGE
 from . import specs
 from .clients import Clock
 from .errors import BadKernelSpecError, DrainingError, NoSuchKernelError, TooManyKernelsError
@@ -41,8 +42,8 @@ class Kernels(LoggingConfigurable):
     max_message_size = Int(
         100 * 1024 * 1024,
         config=True,
-        help="Bytes of the largest message, in either direction. The websocket of a client that sends "
-        "more is closed; output of a kernel beyond it is replaced by a note.",
+        help="Bytes of the largest message, in either direction, at most 256 MiB. The websocket of a client "
+        "that sends more is closed; output of a kernel beyond it is replaced by a note.",
     )
     max_client_queue = Int(
         40 * 1024 * 1024,
@@ -75,7 +76,16 @@ class Kernels(LoggingConfigurable):
             raise TraitError(f"{proposal['trait'].name} must be at least 0, not {proposal['value']}")
         return proposal["value"]
 
-    @validate("cull_interval", "max_message_size", "max_client_queue", "start_timeout")
+    @validate("max_message_size")
+    def _fits_the_wire(self, proposal: Any) -> Any:
+        if not 0 < proposal["value"] <= DEFAULT_MAX_MESSAGE:
+            raise TraitError(
+                f"max_message_size must be from 1 to {DEFAULT_MAX_MESSAGE}, the most that a relay takes, "
+                f"not {proposal['value']}"
+            )
+        return proposal["value"]
+
+    @validate("cull_interval", "max_client_queue", "start_timeout")
     def _positive(self, proposal: Any) -> Any:
         if proposal["value"] <= 0:
             raise TraitError(f"{proposal['trait'].name} must be above 0, not {proposal['value']}")

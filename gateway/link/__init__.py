@@ -1,22 +1,15 @@
 """The session with one relay, and what waits for its clients."""
 
-from .inbox import Inbox
-from .session import (
-    REQUEST_SLACK,
-    STATES,
-    ControlError,
-    Link,
-    LinkClosedError,
-    LinkError,
-    LinkListener,
-    Route,
-)
+from .errors import ControlError, LinkClosedError, LinkError
+from .inbox import Inbox, InboxFullError
+from .listener import LinkListener
+from .session import REQUEST_SLACK, Link, Route
 
 __all__ = [
     "REQUEST_SLACK",
-    "STATES",
     "ControlError",
     "Inbox",
+    "InboxFullError",
     "Link",
     "LinkClosedError",
     "LinkError",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+
+from ..wire.window import COST
+
+
+class InboxFullError(Exception):
+    """More waited for a client than an honest relay lets wait; what came after that went past it."""
 
 
 class Inbox:
     """The messages that wait for one client: `(number, v1 message)` in order.
 
-    One task takes. `size` is their bytes. The link puts without waiting and stops reading while an
-    inbox is over its bound, so the inbox itself never refuses.
+    One task takes. `size` is what they count: their bytes, and `COST` for each. The link puts without
+    waiting, and closes an inbox that has become too large.
 
     `offset` is added to each sequence number. A client may outlive a relay, whose successor counts from 1
     again; with the offset at what the last one reached, the client's numbers go on rising.
@@ -20,23 +25,34 @@ class Inbox:
         self.size = 0
         self.offset = 0
         self.last = 0
-        self.on_taken: Callable[[], None] | None = None
         self._messages: list[tuple[int, bytes]] = []
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closed: Exception | None = None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more can be put."""
+        return self._closed is not None
+
     def put(self, sequence: int, message: bytes) -> None:
-        """Add without waking the taker; `wake` follows after a batch."""
+        """Add without waking the taker; `wake` follows after a batch. Nothing is added once it is closed."""
+        if self._closed is not None:
+            return
         self.last = sequence + self.offset
         self._messages.append((self.last, message))
-        self.size += len(message)
+        self.size += len(message) + COST
         self._emptied.clear()
 
     def put_local(self, message: bytes) -> None:
-        """Add a message of the gateway's own, which has no number of its own, and wake the taker."""
+        """Add a message of the gateway's own, which has no number of its own, and wake the taker.
+
+        Nothing is added once it is closed.
+        """
+        if self._closed is not None:
+            return
         self._messages.append((self.last, message))
-        self.size += len(message)
+        self.size += len(message) + COST
         self._emptied.clear()
         self._filled.set()
 
@@ -45,8 +61,8 @@ class Inbox:
         self._filled.set()
 
     async def has_room(self, bound: int) -> bool:
-        """Whether fewer than `bound` bytes wait. Where they do not, waits first until something was taken or
-        the inbox is closed: ask again."""
+        """Whether what waits counts less than `bound`. Where it does not, waits first until something was
+        taken or the inbox is closed: ask again."""
         if self.size < bound or self._closed is not None:
             return True
         await self._emptied.wait()
@@ -68,6 +84,4 @@ class Inbox:
         messages, self._messages = self._messages, []
         self.size = 0
         self._emptied.set()
-        if self.on_taken is not None:
-            self.on_taken()
         return messages

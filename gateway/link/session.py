@@ -7,70 +7,44 @@ hostile: every number is checked before it is used, nothing from it sizes a loop
 a rule that is broken ends this link and nothing else.
 
 Kernel messages pass as opaque bytes. They wait in the `Inbox` of each route until its client takes
-them; a route that holds more than its bound stops the reading of the whole link, which only happens with
-a relay that disregards the window it was told (an honest one stops its kernel first).
+them. An honest relay stops its kernel when a client is slow, so what waits has a bound
+(`gateway.wire.window`); a route that goes beyond gets nothing more until its client comes back and has it
+sent again. No client ever stops the reading of the link, on which the others, and every command, depend.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from ..transport.base import Transport, TransportError
-from ..wire import framing
+from ..wire import framing, payloads
 from ..wire.allowance import Allowance
 from ..wire.framing import Frame, FrameDecoder, FramingError, Kind
-from . import payloads
-from .inbox import Inbox
-from .payloads import ProtocolError
+from ..wire.payloads import STATES
+from ..wire.v1 import MIN_SIZE
+from ..wire.window import COST, reach
+from .controls import Controls
+from .errors import LinkClosedError, ProtocolError
+from .inbox import Inbox, InboxFullError
+from .listener import LinkListener
+from .outgoing import Outgoing
 
 #: Bytes of requests beyond one message that may wait for the relay's acknowledgement.
 REQUEST_SLACK = 1 << 20
-#: Seconds between two PINGs, and without any frame from the relay before it counts as gone.
+#: Seconds between two PINGs, and that one may go unanswered before the relay counts as gone.
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 60.0
 
+#: Bytes of what was received that are handled together, and frames in them after which the others get a turn.
+#: An honest relay sends a hundred, one that sends the smallest there are, thousands.
+PIECE = 32 * 1024
+MANY = 512
+
 #: Bytes of a message that is kept to show the kernel's session (`Link.spoken`).
 MAX_SPOKEN = 4096
-
-#: The code in a STATE frame -> the word that clients know.
-STATES = ("starting", "idle", "busy", "restarting", "dead")
-
-
-class LinkError(Exception):
-    """Base of what a link raises."""
-
-
-class LinkClosedError(LinkError):
-    """The link has ended; the message is the reason."""
-
-
-class ControlError(LinkError):
-    """The relay could not do what it was asked; the message is its sentence (hostile text, bounded)."""
-
-
-class LinkListener(Protocol):
-    """Who hears what the relay tells about its kernel. Called from the reading task; must not block."""
-
-    def on_state(self, state: str) -> None:
-        """The kernel's execution state, one of `STATES`."""
-
-    def on_died(self, reason: str, asked: str | None) -> None:
-        """The kernel's process ended; its outstanding requests were ended by the relay.
-
-        `asked` is "shutdown" or "restart" where a client's shutdown_request wanted that.
-        """
-
-    def on_done(self, sequences: Sequence[int]) -> None:
-        """These requests, by the numbers that `Route.send` returned, have their reply and their idle."""
-
-    def on_log(self, text: str) -> None:
-        """Whole lines of the relay's or kernel's own output; hostile text."""
-
-    def on_activity(self) -> None:
-        """Kernel messages came."""
 
 
 class Route:
@@ -80,7 +54,6 @@ class Route:
         self._link = link
         self.number = number
         self.inbox = inbox
-        self.opened = False
 
     async def send(self, message: bytes) -> int:
         """Send one v1 message to the kernel; returns its sequence number.
@@ -102,15 +75,26 @@ class Link:
     """A session with one relay over `transport`, which it owns and closes.
 
     `window` bounds the bytes that a client may hold unacknowledged, `max_message` one message, in bytes.
+    Seconds: a PING goes every `ping_interval`, and may go unanswered for `ping_timeout`.
     """
 
     def __init__(
-        self, transport: Transport, listener: LinkListener, *, window: int, max_message: int
+        self,
+        transport: Transport,
+        listener: LinkListener,
+        *,
+        window: int,
+        max_message: int,
+        ping_interval: float = PING_INTERVAL,
+        ping_timeout: float = PING_TIMEOUT,
     ) -> None:
         self._transport = transport
         self._listener = listener
         self._window = window
         self._max_message = max_message
+        self._reach = reach(window, max_message)
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
         self._decoder = FrameDecoder(max_message)
         self._routes: dict[int, Route] = {}
         self._hearing: tuple[Route, ...] = ()
@@ -122,15 +106,11 @@ class Link:
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._unacknowledged_bytes = 0
         self._credit = asyncio.Event()
-        self._room = asyncio.Event()
-        self._outgoing: list[bytes] = []
-        self._acks: dict[int, int] = {}
-        self._pong: bytes | None = None
-        self._wake_writer = asyncio.Event()
-        self._controls: dict[int, asyncio.Future[None]] = {}
-        self._next_control = 1
+        self._outgoing = Outgoing(transport)
+        self._controls = Controls(self._outgoing.post)
         self._greeted = False
-        self._heard = 0.0
+        #: When the oldest PING went that nothing has answered; any bytes from the relay are an answer.
+        self._pinged: float | None = None
         self._log_allowance = Allowance(0.0)
         self._reason: str | None = None
         self._ended = asyncio.Event()
@@ -147,9 +127,8 @@ class Link:
             "max_message": self._max_message,
             "received": None,
         }
-        self._post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
-        self._heard = asyncio.get_running_loop().time()
-        for work in (self._read, self._write, self._keep_alive):
+        self._outgoing.post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
+        for work in (self._read, self._outgoing.write, self._keep_alive):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def closed(self) -> str:
@@ -181,12 +160,8 @@ class Link:
         if self._reason is not None:
             return
         self._reason = reason
-        for future in self._controls.values():
-            if not future.done():
-                future.set_exception(LinkClosedError(reason))
-        self._controls.clear()
+        self._controls.fail(LinkClosedError(reason))
         self._credit.set()
-        self._room.set()
         self._ended.set()
 
     def _check_open(self) -> None:
@@ -201,21 +176,7 @@ class Link:
         Raises `ControlError` (it could not, or did not answer in time) or `LinkClosedError`.
         """
         self._check_open()
-        number = self._next_control
-        self._next_control += 1
-        payload = payloads.dump({"id": number, "op": op, **(members or {})})
-        if len(payload) > framing.MAX_SMALL_PAYLOAD:
-            raise ControlError(f"the {op} command is too large: {len(payload)} bytes")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._controls[number] = future
-        try:
-            self._post(framing.encode(Kind.CONTROL, payload=payload))
-            async with asyncio.timeout(within):
-                await future
-        except TimeoutError:
-            raise ControlError(f"no answer to {op} within {within:g} s") from None
-        finally:
-            self._controls.pop(number, None)
+        await self._controls.ask(op, members or {}, within)
 
     def open_route(self, session_id: str, inbox: Inbox) -> Route:
         """Tie a new route to the client's session; its messages come to `inbox` from then on."""
@@ -226,8 +187,7 @@ class Link:
             self._check_open()
         self._next_route += 1
         route = self._routes[number] = Route(self, number, inbox)
-        inbox.on_taken = self._room.set
-        self._post(framing.encode(Kind.OPEN, number, payloads.dump({"session_id": session_id})))
+        self._outgoing.post(framing.encode(Kind.OPEN, number, payloads.dump({"session_id": session_id})))
         return route
 
     def close_route(self, route: Route) -> None:
@@ -235,12 +195,10 @@ class Link:
         if self._routes.pop(route.number, None) is None:
             return
         self._hearing = tuple(other for other in self._hearing if other is not route)
-        route.inbox.on_taken = None
-        self._room.set()
         if self._reason is None:
             # The acknowledgement has to go first: it decides what the session still needs.
-            self._flush_acks()
-            self._post(framing.encode(Kind.CLOSE, route.number))
+            self._outgoing.flush_acks()
+            self._outgoing.post(framing.encode(Kind.CLOSE, route.number))
 
     async def send_message(self, route: int, message: bytes) -> int:
         """See `Route.send`."""
@@ -249,70 +207,47 @@ class Link:
             await self._credit.wait()
         self._check_open()
         self._sent += 1
-        self._unacknowledged.append((self._sent, len(message)))
-        self._unacknowledged_bytes += len(message)
-        self._outgoing.append(framing.encode_header(Kind.MESSAGE, route, len(message), self._sent))
-        self._post(message)
+        size = len(message) + COST
+        self._unacknowledged.append((self._sent, size))
+        self._unacknowledged_bytes += size
+        self._outgoing.post(framing.encode_header(Kind.MESSAGE, route, len(message), self._sent), message)
         return self._sent
 
     def acknowledge(self, route: int, sequence: int) -> None:
         """See `Route.acknowledge`."""
         if self._reason is None and route in self._routes:
-            self._acks[route] = sequence
-            self._wake_writer.set()
-
-    def _post(self, data: bytes) -> None:
-        self._outgoing.append(data)
-        self._wake_writer.set()
-
-    def _flush_acks(self) -> None:
-        for route, sequence in self._acks.items():
-            self._outgoing.append(framing.encode(Kind.ACK, route, framing.SEQUENCE.pack(sequence)))
-        self._acks.clear()
-
-    async def _write(self) -> None:
-        while self._reason is None:
-            await self._wake_writer.wait()
-            self._wake_writer.clear()
-            self._flush_acks()
-            if self._pong is not None:
-                # Only the newest is kept, so that a flood of PINGs costs no memory.
-                self._outgoing.append(framing.encode(Kind.PONG, payload=self._pong))
-                self._pong = None
-            outgoing, self._outgoing = self._outgoing, []
-            await self._transport.send(b"".join(outgoing))
+            self._outgoing.acknowledge(route, sequence)
 
     async def _keep_alive(self) -> None:
         clock = asyncio.get_running_loop().time
         while self._reason is None:
-            await asyncio.sleep(PING_INTERVAL)
-            if clock() - self._heard > PING_TIMEOUT:
-                self._end(f"the relay did not answer for {PING_TIMEOUT:g} s")
+            slept = clock()
+            await asyncio.sleep(self._ping_interval)
+            now = clock()
+            if self._pinged is None or now - slept > 2 * self._ping_interval:
+                # Where this process itself stood still, what was answered meanwhile may not be read yet.
+                self._pinged = now
+            elif now - self._pinged > self._ping_timeout:
+                self._end(f"the relay did not answer for {self._ping_timeout:g} s")
                 return
-            self._post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(0)))
+            self._outgoing.post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(0)))
 
     # -- from the relay -----------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        clock = asyncio.get_running_loop().time
         while self._reason is None:
             data = await self._transport.receive()
             if not data:
                 self._decoder.end()
                 self._end("the relay ended the link")
                 return
-            self._heard = clock()
-            self._dispatch(self._decoder.feed(data))
-            await self._wait_for_room()
-            # The time that a slow client took is not the relay's silence.
-            self._heard = clock()
-
-    async def _wait_for_room(self) -> None:
-        while self._reason is None and any(
-            route.inbox.size > self._window for route in self._routes.values()
-        ):
-            self._room.clear()
-            await self._room.wait()
+            self._pinged = None
+            view = memoryview(data)
+            for first in range(0, len(view), PIECE):
+                frames = self._decoder.feed(view[first : first + PIECE])
+                self._dispatch(frames)
+                if len(frames) > MANY:
+                    await asyncio.sleep(0)
 
     def _dispatch(self, frames: list[Frame]) -> None:
         touched: set[Inbox] = set()
@@ -327,15 +262,19 @@ class Link:
         finally:
             for inbox in touched:
                 inbox.wake()
+                if inbox.size > self._reach:
+                    inbox.close(InboxFullError(f"{inbox.size} bytes wait for one client"))
         if touched:
             self._listener.on_activity()
 
     def _on_message(self, frame: Frame, touched: set[Inbox]) -> None:
         _, number, payload, sequence = frame
-        if sequence > self._received:
-            if sequence != self._received + 1:
-                raise ProtocolError(f"message {sequence} came after {self._received}")
+        if len(payload) < MIN_SIZE:
+            raise ProtocolError(f"message {sequence} has {len(payload)} bytes, fewer than any")
+        if sequence == self._received + 1:
             self._received = sequence
+        elif number == framing.BROADCAST or not 1 <= sequence <= self._received:
+            raise ProtocolError(f"message {sequence} came after {self._received}")
         if number == framing.BROADCAST:
             if len(payload) < MAX_SPOKEN:
                 self.spoken = payload
@@ -344,8 +283,11 @@ class Link:
                 touched.add(route.inbox)
         elif (addressee := self._routes.get(number)) is not None:
             # A route that was closed meanwhile is no fault of the relay's: it is not known here.
-            addressee.inbox.put(sequence, payload)
-            touched.add(addressee.inbox)
+            inbox = addressee.inbox
+            if sequence + inbox.offset <= inbox.last:
+                raise ProtocolError(f"message {sequence} came to route {number} again")
+            inbox.put(sequence, payload)
+            touched.add(inbox)
 
     def _on_hello(self, frame: Frame) -> None:
         if frame.kind is not Kind.HELLO:
@@ -353,6 +295,10 @@ class Link:
         hello = payloads.load(frame)
         if payloads.integer(hello, "version") < 1:
             raise ProtocolError(f"it speaks version {hello['version']}, this gateway 1")
+        if (takes := payloads.integer(hello, "max_message")) < self._max_message:
+            raise ProtocolError(
+                f"it takes messages of {takes} bytes, and Kernels.max_message_size is {self._max_message}"
+            )
         self._greeted = True
 
     def _on_small(self, frame: Frame) -> None:
@@ -369,12 +315,9 @@ class Link:
             case Kind.ACK:
                 self._on_ack(payloads.sequence(frame))
             case Kind.OPENED:
-                route = self._routes.get(number)
-                if route is not None and not route.opened:
-                    route.opened = True
-                    self._hearing = (*self._hearing, route)
+                self._on_opened(number, payloads.load(frame))
             case Kind.CONTROL:
-                self._on_control(payloads.load(frame))
+                self._controls.answered(payloads.load(frame))
             case Kind.DIED:
                 died = payloads.load(frame)
                 asked = died.get("asked")
@@ -383,15 +326,26 @@ class Link:
                 )
             case Kind.LOG:
                 lines = payload.decode("utf-8", "replace").splitlines()
-                if text := self._log_allowance.limit(lines, self._heard):
+                if text := self._log_allowance.limit(lines, asyncio.get_running_loop().time()):
                     self._listener.on_log(text)
             case Kind.PING:
-                self._pong = framing.SEQUENCE.pack(payloads.sequence(frame))
-                self._wake_writer.set()
+                self._outgoing.answer(payloads.sequence(frame))
             case Kind.PONG:
                 pass  # any frame shows that the relay lives
             case _:
                 raise ProtocolError(f"a {kind.name} frame, which only a gateway sends, or only once")
+
+    def _on_opened(self, number: int, opened: dict[str, Any]) -> None:
+        sequence = payloads.integer(opened, "sequence")
+        payloads.integer(opened, "lost")
+        if sequence > self._received or not 1 <= number < self._next_route:
+            raise ProtocolError(f"route {number} was opened at {sequence}, which cannot be")
+        route = self._routes.get(number)
+        if route is None:
+            return  # it was closed meanwhile
+        if route in self._hearing:
+            raise ProtocolError(f"route {number} was opened twice")
+        self._hearing = (*self._hearing, route)
 
     def _on_ack(self, sequence: int) -> None:
         if sequence > self._sent:
@@ -399,12 +353,3 @@ class Link:
         while self._unacknowledged and self._unacknowledged[0][0] <= sequence:
             self._unacknowledged_bytes -= self._unacknowledged.popleft()[1]
         self._credit.set()
-
-    def _on_control(self, answer: dict[str, Any]) -> None:
-        future = self._controls.get(payloads.integer(answer, "id"))
-        if future is None or future.done():
-            return  # the asker has given up
-        if answer.get("ok") is True:
-            future.set_result(None)
-        else:
-            future.set_exception(ControlError(payloads.text(answer, "error")))

@@ -21,13 +21,15 @@ Who does what:
 | `boot` | takes the wire, reads HELLO and the start command, launches the kernel |
 | `launch`, `quickjson` | the validated start command; connection file, endpoints |
 | `process`, `output`, `memory` | the kernel's process: signals, reaping, what it prints, why it ended |
-| `loop`, `pace`, `writer` | the poller, when to let output gather, what waits for the transport |
-| `outbox` | sequence numbers, sessions, retention, replay |
-| `requests` | which requests still want an answer |
+| `loop`, `writer` | the poller; what waits for the transport |
 | `sockets`, `readiness` | the kernel's ZMQ sockets, and how to know that they are heard |
+| `taps`, `pace`, `brake` | which sockets are served when: a stream gathers, a slow client stops the kernel |
+| `inbound`, `requests` | from the clients to the kernel, and which requests still want an answer |
+| `outbound`, `voice` | from the kernel to the clients, and what the relay says in its place |
+| `outbox` | sequence numbers, sessions, retention, replay |
 | `life` | start, restart, interrupt, shutdown, death |
-| `traffic` | messages between the kernel's sockets and the outbox |
-| `relay` | the link's frames, and everything above put together |
+| `relay`, `errors` | the link's frames, and everything above put together |
+| `command` | the gateway's side: what a sandbox has to show, and the relay's command |
 
 What comes from the kernel is whatever the user's code makes it: it may cost this sandbox its kernel,
 never the relay an exception. What comes from the gateway is held to docs/protocol.md, and a broken

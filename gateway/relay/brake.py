@@ -6,11 +6,12 @@ waits: a stopped process cannot follow a signal, and an endless flood is what ge
 
 from __future__ import annotations
 
+from ..wire.window import GRACE_BYTES
+
 #: Bytes that may wait for the transport.
 MAX_UNSENT = 4 << 20
-#: After an interrupt: seconds, and bytes beyond what waited, until the bounds count again.
+#: Seconds after an interrupt until the bounds count again; they do earlier where much comes.
 GRACE = 0.5
-GRACE_BYTES = 16 << 20
 
 
 class Brake:

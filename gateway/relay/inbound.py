@@ -27,8 +27,8 @@ from .voice import MAX_HEADER, Voice
 #: and 1 MiB), and the message with which it exceeds that.
 MAX_HELD = 2 * DEFAULT_MAX_MESSAGE + (1 << 20)
 
-#: Who the relay is among the sessions, when it asks something itself.
-OWN_IDENTITY = b"0"
+#: Who the relay is among the sessions, when it asks something itself: none of them, they count from 1.
+_OWN_IDENTITY = b"0"
 
 
 class _Held:
@@ -115,7 +115,7 @@ class Inbound:
         }
         if self.sockets is not None:
             parts = [json.dumps(header).encode(), b"{}", b"{}", json.dumps(content).encode()]
-            self.sockets.send(channel, OWN_IDENTITY, parts)
+            self.sockets.send(channel, _OWN_IDENTITY, parts)
         return msg_id
 
     def is_own(self, msg_id: str) -> bool:

@@ -114,9 +114,15 @@ def _free_ports() -> dict[str, int]:
     import socket
 
     # All are held until the last is found, so that they differ.
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in PORT_NAMES]
+    listeners: list[socket.socket] = []
     try:
+        for _ in PORT_NAMES:
+            listeners.append(socket.create_server(("127.0.0.1", 0)))
         return {name: listener.getsockname()[1] for name, listener in zip(PORT_NAMES, listeners, strict=True)}
+    except OSError as error:
+        raise LaunchError(
+            f"A kernel cannot start: the sandbox has no free TCP port on its loopback: {error.strerror}."
+        ) from None
     finally:
         for listener in listeners:
             listener.close()

@@ -28,13 +28,13 @@ from .process import KernelProcess, LaunchError, reap
 from .readiness import Readiness
 from .taps import Taps
 
-#: Seconds between two looks for the kernel's sockets: they are what its start waits for.
+#: Seconds between two looks for the kernel's sockets: they are what its start waits for, and its end.
 LOOK = 0.002
 #: Seconds between two kills while something of the sandbox is still alive.
 KILL_AGAIN = 0.01
-#: Seconds without a message after which a dead kernel's sockets are taken to be empty, and at most.
-QUIET = 0.03
-LONGEST_DYING = 5.0
+#: Seconds without a message after which a dead kernel's sockets are given up that something else holds open:
+#: what it left behind outside of a sandbox. In one everything was killed, and they end with it.
+QUIET = 1.0
 #: Seconds that a shutdown gives the kernel where the command does not say.
 DEFAULT_GRACE = 2.0
 
@@ -76,8 +76,10 @@ class Life(Listener):
         #: CONTROLs that wait: for a kernel that is ready, or for one that has ended.
         self._starting: list[int] = []
         self._stopping: list[int] = []
-        self._dying_since = 0.0
+        #: How many messages were taken so far, and since when; whether its sockets have ended.
         self._taken = 0
+        self._taken_at = 0.0
+        self._is_cut_off = False
 
     # -- commands -----------------------------------------------------------------------------------
 
@@ -234,7 +236,8 @@ class Life(Listener):
                 else:
                     self.phase = "dying"
                     self._taps.drain()
-                    self._dying_since = self._loop.now
+                    self._is_cut_off = False
+                    self._taken_at = self._loop.now
                     self._await_silence()
         if self.phase == "ending" and not self._is_anything_left(any_left):
             self._finish_ending()
@@ -246,13 +249,16 @@ class Life(Listener):
         return self.process is not None and self.process.status is None
 
     def _await_silence(self) -> None:
-        taken = self._taps.taken
-        late = self._loop.now - self._dying_since > LONGEST_DYING
-        if late or (taken == self._taken and self._loop.now > self._dying_since):
+        """Go on once everything that the kernel has sent was taken."""
+        if self._taps.taken != self._taken:
+            self._taken = self._taps.taken
+            self._taken_at = self._loop.now
+        elif self._is_cut_off or self._loop.now - self._taken_at > QUIET:
             self._dead()
-        else:
-            self._taken = taken
-            self._loop.at("silence", self._loop.now + QUIET, self._await_silence)
+            return
+        # What had come by then is taken in the next turn, if there is anything.
+        self._is_cut_off = not self._taps.is_connected()
+        self._loop.at("silence", self._loop.now + LOOK, self._await_silence)
 
     def _dead(self) -> None:
         process = self.process

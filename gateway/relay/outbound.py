@@ -19,15 +19,15 @@ import zmq
 
 from ..wire import v1
 from ..wire.framing import DEFAULT_MAX_MESSAGE
-from .inbound import OWN_IDENTITY, Inbound
+from ..wire.window import BATCH_BYTES
+from .inbound import Inbound
 from .outbox import Outbox, Session
 from .requests import Request, Requests
 from .sockets import receive, receive_published
 from .voice import MAX_HEADER, Voice
 
-#: Messages and bytes that are taken from one socket in one turn, so that the others are served too.
+#: Messages that are taken from one socket in one turn, so that the others are served too.
 BATCH = 256
-BATCH_BYTES = 1 << 20
 # The v1 layout's table for a message without buffers: the count of offsets, and where the channel, each of
 # the four parts, and the message's end are (see gateway.wire.v1).
 _TABLE = struct.Struct("<7Q")
@@ -138,7 +138,7 @@ class Outbound:
         msg_id = _read(parts[1]).get("msg_id") if channel != "stdin" else None
         if not isinstance(msg_id, str):
             msg_id = ""
-        if (identities and identities[-1] == OWN_IDENTITY) or self._inbound.is_own(msg_id):
+        if self._inbound.is_own(msg_id):
             self.listener.on_own_reply()
             return 0
         request = self._requests.get(msg_id)
@@ -151,7 +151,7 @@ class Outbound:
         else:
             reason = self._voice.too_large(len(payload), self.max_message, parts[1])
             if request is not None:
-                self._voice.end(request, reason, "MessageTooLarge", replied=False)
+                self._voice.refuse(request, reason, "MessageTooLarge")
         self._requests.replied(msg_id)
         return len(payload)
 

@@ -5,7 +5,7 @@ publishes), and goes on the wire once, when it is made, so that the numbers ther
 with the route of its session, or with route 0. It is kept as long as a session that it is for has
 not acknowledged it, and sent again to a route that takes such a session up.
 
-Two bounds, both in bytes of payload:
+Two bounds, both in bytes of payload and `COST` for each message:
 
 - `backlog` is what the slowest session that has a route has not acknowledged. The outbox does not bound
   it; who feeds the outbox stops the kernel when it exceeds the window.
@@ -17,12 +17,12 @@ No I/O and no clock of its own: frames go to `write`, in order.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterator
 
-from ..wire import framing
+from ..wire import framing, payloads
 from ..wire.framing import BROADCAST, Kind, encode
+from ..wire.window import COST
 
 #: Seconds that a session is kept after its route was closed.
 SESSION_TTL = 600.0
@@ -83,14 +83,14 @@ class Outbox:
         """Send to every open route, and keep for every session."""
         self.sent = sequence = self.sent + 1
         self._write_message(BROADCAST, sequence, payload)
-        self._broadcast += len(payload)
+        self._broadcast += len(payload) + COST
         self._keep(_EVERYONE if self._sessions else None, payload)
 
     def send(self, session: Session, payload: bytes) -> None:
         """Send to one session. If it has no route, the message still takes its place on the wire."""
         self.sent = sequence = self.sent + 1
         self._write_message(session.route, sequence, payload)
-        session.own += len(payload)
+        session.own += len(payload) + COST
         self._keep(session.number, payload)
 
     def _write_message(self, route: int, sequence: int, payload: bytes) -> None:
@@ -105,7 +105,7 @@ class Outbox:
             self._release()
             return
         self._kept.append((target, payload))
-        self._kept_bytes += len(payload)
+        self._kept_bytes += len(payload) + COST
         if self._kept_bytes > self.window:
             self._drop_for_detached()
 
@@ -142,7 +142,7 @@ class Outbox:
         self._routes[route] = session
         lost, session.lost = session.lost, 0
         opened = {"sequence": session.acknowledged, "lost": lost}
-        self._write(encode(Kind.OPENED, route, json.dumps(opened).encode()))
+        self._write(encode(Kind.OPENED, route, payloads.dump(opened)))
         for sequence, _, payload in self._wanted(session, self.sent):
             self._write_message(route, sequence, payload)
         return session, lost
@@ -187,7 +187,7 @@ class Outbox:
         )
 
     def kept_bytes(self) -> int:
-        """Bytes of payload that are kept for anyone."""
+        """Bytes that are kept for anyone, with `COST` for each message."""
         return self._kept_bytes
 
     # -- retention ----------------------------------------------------------------------------------
@@ -203,11 +203,11 @@ class Outbox:
     def _settle(self, session: Session, sequence: int, target: int, payload: bytes) -> None:
         """Account for one message that `session` no longer wants."""
         if target == _EVERYONE:
-            session.taken += len(payload)
+            session.taken += len(payload) + COST
         else:
-            session.own -= len(payload)
+            session.own -= len(payload) + COST
             self._kept[sequence - self._first] = None
-            self._kept_bytes -= len(payload)
+            self._kept_bytes -= len(payload) + COST
 
     def _release(self) -> None:
         """Let go of the messages at the front that nobody wants any more."""
@@ -219,7 +219,7 @@ class Outbox:
                 if entry[0] != _EVERYONE or head + self._first > taken_by_all:
                     break
                 kept[head] = None
-                self._kept_bytes -= len(entry[1])
+                self._kept_bytes -= len(entry[1]) + COST
             head += 1
         self._head = head
         if head >= _CUT_AT and head * 2 >= len(kept):

@@ -8,7 +8,6 @@ gateway, so it waits a moment for something to travel with.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -16,9 +15,10 @@ from typing import Any
 
 import zmq
 
-from ..wire import framing
+from ..wire import framing, payloads
 from ..wire.allowance import Allowance
 from ..wire.framing import Frame, FrameDecoder, FramingError, Kind, encode
+from ..wire.payloads import STATES
 from .boot import Boot
 from .brake import MAX_UNSENT
 from .errors import LinkError
@@ -32,16 +32,13 @@ from .taps import Taps
 from .voice import Voice
 from .writer import Writer
 
-STATES = ("starting", "idle", "busy", "restarting", "dead")
-
 #: Bytes that are read from the link in one turn.
 _READ = 256 * 1024
 #: Seconds that an ACK may wait, and messages that may wait for one.
 _ACK_DELAY = 0.02
 _ACK_COUNT = 64
-#: Characters of a session's name, and bytes of what a window or a message may be said to have.
+#: Characters of a session's name.
 _MAX_NAME = 1024
-_MAX_BOUND = 1 << 40
 #: Routes that may be open at a time.
 _MAX_ROUTES = 65_536
 
@@ -86,7 +83,7 @@ class Relay(Gateway):
             "sent": 0,
             "state": self._state,
         }
-        self._tell(Kind.HELLO, json.dumps(hello).encode())
+        self._tell(Kind.HELLO, payloads.dump(hello))
         self._life.adopt(self._boot)
         self._feed(self._boot.pending)
         self.loop.run()
@@ -129,11 +126,11 @@ class Relay(Gateway):
     def _on_hello(self, frame: Frame) -> None:
         if frame.kind is not Kind.HELLO:
             raise LinkError(f"the first frame was {frame.kind.name}, not HELLO")
-        hello = _load(frame)
-        if _integer(hello, "version", 0) < 1:
+        hello = payloads.load(frame)
+        if payloads.integer(hello, "version") < 1:
             raise LinkError(f"the gateway speaks version {hello['version']}, this relay 1")
-        self._outbox.window = _integer(hello, "window", 1)
-        self._outbound.max_message = _integer(hello, "max_message", 1)
+        self._outbox.window = payloads.integer(hello, "window", 1)
+        self._outbound.max_message = payloads.integer(hello, "max_message", 1)
         self._greeted = True
 
     def _on_small(self, frame: Frame) -> None:
@@ -146,21 +143,21 @@ class Relay(Gateway):
                 if not self.loop.is_set("expire"):
                     self.loop.at("expire", self.loop.now + SESSION_TTL, self._expire)
             case Kind.ACK:
-                sequence = _sequence(frame)
+                sequence = payloads.sequence(frame)
                 if sequence > self._outbox.sent:
                     raise LinkError(f"{sequence} was acknowledged, only {self._outbox.sent} were sent")
                 self._outbox.acknowledge(frame.route, sequence)
             case Kind.CONTROL:
-                self._on_control(_load(frame))
+                self._on_control(payloads.load(frame))
             case Kind.PING:
-                self._tell(Kind.PONG, framing.SEQUENCE.pack(_sequence(frame)))
+                self._tell(Kind.PONG, framing.SEQUENCE.pack(payloads.sequence(frame)))
             case Kind.PONG:
                 pass  # answers nothing: this relay notices the gateway's end by the end of the stream
             case _:
                 raise LinkError(f"a {frame.kind.name} frame, which only a relay sends, or only once")
 
     def _on_open(self, frame: Frame) -> None:
-        name = _load(frame).get("session_id")
+        name = payloads.load(frame).get("session_id")
         if not isinstance(name, str) or len(name) > _MAX_NAME:
             raise LinkError("OPEN without a session_id")
         if frame.route == framing.BROADCAST or self._outbox.session_of(frame.route) is not None:
@@ -172,7 +169,7 @@ class Relay(Gateway):
             self._voice.lost(session, lost)
 
     def _on_control(self, command: dict[str, Any]) -> None:
-        number = _integer(command, "id", 0)
+        number = payloads.integer(command, "id")
         match command.get("op"):
             case "start":
                 self._life.start(number, command)
@@ -200,7 +197,7 @@ class Relay(Gateway):
     def answer(self, number: int, error: str = "") -> None:
         """See `life.Gateway`."""
         value = {"id": number, "ok": False, "error": error} if error else {"id": number, "ok": True}
-        self._tell(Kind.CONTROL, json.dumps(value).encode())
+        self._tell(Kind.CONTROL, payloads.dump(value))
 
     def state(self, state: str) -> None:
         """See `life.Gateway`. Told when the turn settles, unless it has changed back."""
@@ -210,7 +207,7 @@ class Relay(Gateway):
         """See `life.Gateway`."""
         self._tell_state()
         value = {"reason": reason, "exit_code": exit_code, "signal": number, "asked": asked}
-        self._tell(Kind.DIED, json.dumps(value).encode())
+        self._tell(Kind.DIED, payloads.dump(value))
 
     def log(self, text: str) -> None:
         """See `life.Gateway`. Not kept for a transport that is behind: nothing stops who writes the lines."""
@@ -263,30 +260,6 @@ class Relay(Gateway):
             self.loop.watch(self._writer.descriptor, self._write, zmq.POLLOUT)
         else:
             self.loop.ignore(self._writer.descriptor)
-
-
-def _load(frame: Frame) -> dict[str, Any]:
-    try:
-        value = json.loads(frame.payload)
-    except (ValueError, RecursionError) as error:
-        raise LinkError(f"a {frame.kind.name} frame that is not JSON") from error
-    if not isinstance(value, dict):
-        raise LinkError(f"a {frame.kind.name} frame that is not an object")
-    return value
-
-
-def _integer(value: dict[str, Any], name: str, least: int) -> int:
-    number = value.get(name)
-    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= _MAX_BOUND:
-        raise LinkError(f"a member {name!r} that is not a number from {least}")
-    return number
-
-
-def _sequence(frame: Frame) -> int:
-    if len(frame.payload) != framing.SEQUENCE.size:
-        raise LinkError(f"a {frame.kind.name} frame of {len(frame.payload)} bytes")
-    (number,) = framing.SEQUENCE.unpack(frame.payload)
-    return int(number)
 
 
 def _hide() -> None:

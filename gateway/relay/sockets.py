@@ -8,6 +8,8 @@ acknowledged either.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 import zmq
@@ -29,6 +31,8 @@ class Sockets:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoints: dict[str, str], key: str) -> None:
         self._key = key.encode()
         self.by_channel: dict[str, zmq.Socket[bytes]] = {}
+        self._monitors: list[zmq.Socket[bytes]] = []
+        self._connections = 0
         for channel in ("control", "shell", "stdin", "iopub"):
             socket = context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
             socket.setsockopt(zmq.LINGER, 0)
@@ -40,6 +44,10 @@ class Sockets:
                 socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
                 # The same on all: a kernel asks for input on stdin with the identity it saw on shell.
                 socket.setsockopt(zmq.ROUTING_ID, b"relay")
+            # A name of its own: the default is a descriptor's, which the last kernel's may still have.
+            name = f"inproc://{os.urandom(8).hex()}"
+            events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
+            self._monitors.append(socket.get_monitor_socket(events, name))
             socket.connect(endpoints[channel])
             self.by_channel[channel] = socket
 
@@ -55,9 +63,23 @@ class Sockets:
             return False
         return True
 
+    def is_connected(self) -> bool:
+        """Whether a socket of the kernel's is still open at its end.
+
+        Where none is, all that it has sent waits here: ZMQ tells of the end of a connection when it has read
+        up to it.
+        """
+        for monitor in self._monitors:
+            while monitor.poll(0):
+                event, _ = monitor.recv_multipart()
+                # u16 event and u32 value, in the machine's own order (zmq_socket_monitor(3)).
+                is_new = int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_CONNECTED
+                self._connections += 1 if is_new else -1
+        return self._connections > 0
+
     def close(self) -> None:
         """Close all; what was not sent or taken is gone."""
-        for socket in self.by_channel.values():
+        for socket in (*self.by_channel.values(), *self._monitors):
             socket.close(0)
 
     def _sign(self, parts: Sequence[bytes]) -> bytes:

@@ -70,6 +70,10 @@ class Taps:
         self._brake.release(self._outbox.backlog(), self._writer.unsent, self._loop.now)
         self._go_on()
 
+    def is_connected(self) -> bool:
+        """Whether the kernel may still send something; where not, all of it waits in its sockets."""
+        return self._sockets is not None and self._sockets.is_connected()
+
     def drain(self) -> None:
         """Take what a kernel that has ended sent before, at once and however slow the clients are."""
         self.serving = False

@@ -40,6 +40,15 @@ class Voice:
             elif (session := self._outbox.session(request.session)) is not None:
                 self._outbox.send(session, message)
 
+    def refuse(self, request: Request, reason: str, ename: str) -> None:
+        """Give one request an error for a reply; the kernel says everything else itself."""
+        reply = builders.error(
+            request.channel, request.header, ename, reason, _now(), session=self.kernel_session
+        )
+        session = self._outbox.session(request.session)
+        if reply is not None and session is not None:
+            self._outbox.send(session, reply)
+
     def lost(self, session: Session, count: int) -> None:
         """Tell a session that came back what it has missed, under its last request."""
         mebibytes = self._outbox.window / 2**20

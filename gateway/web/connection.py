@@ -18,7 +18,7 @@ from typing import Any
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from ..kernels.attachment import Attachment, SessionTakenError
+from ..kernels.attachment import Attachment, ClientBehindError, SessionTakenError
 from ..kernels.errors import KernelGoneError
 from ..observability import Metrics
 from ..wire.messages import MessageError
@@ -33,6 +33,7 @@ RECEIPT_DELAY = 0.2
 #: after 1000 and 1001 (@jupyterlab/services, kernel/default.ts), and has no cause to.
 GONE = (1001, "This kernel has been shut down.")
 TAKEN_OVER = (1000, "This session goes on in another connection.")
+BEHIND = (1013, "This client reads too slowly. Connect again for what is left.")
 FAILED = (1011, "The gateway failed; its log has the details.")
 
 
@@ -175,6 +176,8 @@ class Connection:
             self._end(*GONE)
         except SessionTakenError:
             self._give_way()
+        except ClientBehindError:
+            self._end(*BEHIND)
         except StreamClosedError:
             self.release()
         except Exception:

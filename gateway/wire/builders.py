@@ -64,6 +64,33 @@ def stream(
     return _message("iopub", "stream", {"name": name, "text": text}, parent, now, session, new_id)
 
 
+def error(
+    channel: str,
+    header: bytes,
+    ename: str,
+    reason: str,
+    now: datetime.datetime,
+    *,
+    session: str = "",
+    new_id: Callable[[], str] = _random_id,
+) -> bytes | None:
+    """An error reply to the request of that header, as a v1 message; None where it is no request.
+
+    `channel` is where it was asked, `ename` the error's name and `reason` a sentence for the user.
+    """
+    kind = _message_type(header)
+    if kind is None or not kind.endswith(_REQUEST):
+        return None
+    content: dict[str, object] = {
+        "status": "error",
+        "ename": ename,
+        "evalue": reason,
+        "traceback": [f"{ename}: {reason}"],
+    }
+    reply = kind.removesuffix(_REQUEST) + _REPLY
+    return _message(channel, reply, content, header, now, session, new_id)
+
+
 def ending(
     channel: str,
     header: bytes,
@@ -77,8 +104,7 @@ def ending(
 ) -> list[tuple[str, bytes]]:
     """What ends a request whose kernel is gone: pairs of a channel and a v1 message, in this order.
 
-    `channel` and `header` are the request's, the latter as its bytes; `reason` is a sentence for the
-    user, `ename` the error's name. A request on shell or control gets the reason on stderr, an error
+    The arguments are those of `error`. A request on shell or control gets the reason on stderr, an error
     reply of its own type (none if it was `replied` to before) and idle. What is sent there without
     wanting a reply, such as a comm message, gets idle, which is all that its sender waits for. An
     input_reply gets nothing, and neither does a header that cannot be read, for nobody can be waiting.
@@ -90,15 +116,10 @@ def ending(
     if kind.endswith(_REQUEST):
         text = reason + "\n"
         pairs.append(("iopub", stream("stderr", text, now, parent=header, session=session, new_id=new_id)))
-        if not replied:
-            reply = kind.removesuffix(_REQUEST) + _REPLY
-            error: dict[str, object] = {
-                "status": "error",
-                "ename": ename,
-                "evalue": reason,
-                "traceback": [f"{ename}: {reason}"],
-            }
-            pairs.append((channel, _message(channel, reply, error, header, now, session, new_id)))
+        if not replied and (
+            reply := error(channel, header, ename, reason, now, session=session, new_id=new_id)
+        ):
+            pairs.append((channel, reply))
     pairs.append(("iopub", status("idle", now, parent=header, session=session, new_id=new_id)))
     return pairs
 

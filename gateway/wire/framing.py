@@ -27,6 +27,7 @@ HEADER = struct.Struct("<II")
 SEQUENCE = struct.Struct("<Q")
 
 MAX_ROUTE = (1 << 24) - 1
+_MAX_LENGTH = (1 << 32) - 1
 #: Route 0 belongs to the link: control frames, and messages that go to every open route.
 BROADCAST = 0
 
@@ -95,6 +96,8 @@ def encode_header(kind: Kind, route: int, length: int, sequence: int = 0) -> byt
     """
     if not 0 <= route <= MAX_ROUTE:
         raise ValueError(f"route {route} does not fit into 24 bits")
+    if not 0 <= length <= _MAX_LENGTH - SEQUENCE.size:
+        raise ValueError(f"a payload of length {length} does not fit into one frame")
     if kind in SEQUENCED:
         if sequence < 1:
             raise ValueError(f"a {kind.name} frame needs a sequence number from 1")

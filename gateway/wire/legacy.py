@@ -21,7 +21,9 @@ exception is a bug in this module.
 
 from __future__ import annotations
 
+import codecs
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -36,6 +38,14 @@ MAX_BINARY = (1 << 32) - 1
 #: Bytes of content that `to_legacy_text` parses to keep a widget working. The largest real ones, the
 #: states of all widgets of a notebook, have some hundred thousand; more would let a kernel keep us busy.
 MAX_REWRITTEN_CONTENT = 1024 * 1024
+
+#: Bytes of a header, which a message of the legacy form has twice. An honest one has a few hundred.
+MAX_HEADER = 64 * 1024
+#: Bytes by which a text may grow where what is not UTF-8 in it is replaced. Kernels write valid UTF-8; three
+#: bytes for each of a hundred million would fill the gateway's memory.
+MAX_GROWTH = 1024 * 1024
+#: Bytes of a text that are looked at together: decoded, they may take four times as much.
+_PIECE = 1024 * 1024
 
 #: Where a message without `channel` belongs, shell if not here. jupyter_server's GatewayKernelClient
 #: (nbclient, papermill) never writes the member. Sources: Jupyter messaging protocol 5.4; JEP 91, subshells.
@@ -59,7 +69,7 @@ class BuffersInTextError(MessageError):
 
 
 class TooLargeError(MessageError):
-    """A message that the four-byte offsets of a legacy binary frame cannot describe."""
+    """A message whose legacy form would be larger than it may be, or than its offsets can describe."""
 
 
 class Legacy(NamedTuple):
@@ -76,7 +86,8 @@ def to_legacy(message: bytes) -> Legacy:
     """A v1 message for a client that reads text and binary frames.
 
     Raises what `v1.unpack` raises, `ShapeError` for a header that is not written as a JSON object, and
-    `TooLargeError`.
+    `TooLargeError` for a header beyond `MAX_HEADER`, more bytes that are not UTF-8 than `MAX_GROWTH` lets be
+    replaced, and a binary frame beyond `MAX_BINARY`.
     """
     channel, parts = v1.unpack(message)
     if len(parts) == v1.JSON_PARTS:
@@ -97,7 +108,7 @@ def to_legacy_text(message: bytes) -> bytes:
     is being opened, and deaf for ever if it is being updated (@jupyter-widgets/base 6, `put_buffers`,
     `_handle_comm_msg`). So the widget lives and takes every later update; it lacks the binary value.
 
-    Raises what `to_legacy` raises, without `TooLargeError`.
+    Raises what `to_legacy` raises.
     """
     channel, parts = v1.unpack(message)
     if len(parts) > v1.JSON_PARTS:
@@ -106,6 +117,8 @@ def to_legacy_text(message: bytes) -> bytes:
 
 
 def _text(channel: str, parts: list[bytes], buffers: bytes) -> bytes:
+    if len(parts[0]) > MAX_HEADER:
+        raise TooLargeError(f"a header of {len(parts[0])} bytes")
     header = parts[0].strip()
     if header[:1] != b"{" or header[-1:] != b"}" or len(header) < 2:
         raise ShapeError("the header is not a JSON object")
@@ -120,13 +133,44 @@ def _text(channel: str, parts: list[bytes], buffers: bytes) -> bytes:
         buffers,
         channel.encode(),
     )
-    if text.isascii():
-        return text
+    return text if text.isascii() or _is_utf8(text) else _repaired(text)
+
+
+def _is_utf8(text: bytes) -> bool:
     try:
-        text.decode()
+        if len(text) <= _PIECE:
+            text.decode()
+        else:
+            for _ in _decoded(text, "strict"):
+                pass
     except UnicodeDecodeError:
-        return text.decode(errors="replace").encode()
-    return text
+        return False
+    return True
+
+
+def _repaired(text: bytes) -> bytes:
+    """The text with U+FFFD for what is not UTF-8. Raises `TooLargeError`."""
+    pieces = []
+    bound = len(text) + MAX_GROWTH
+    size = 0
+    for piece, rest in _decoded(text, "replace"):
+        pieces.append(piece.encode())
+        size += len(pieces[-1])
+        if size + rest > bound:
+            raise TooLargeError(f"more than {MAX_GROWTH // 2} bytes are not UTF-8")
+    return b"".join(pieces)
+
+
+def _decoded(text: bytes, errors: str) -> Iterator[tuple[str, int]]:
+    """The text piece by piece, each with how many bytes come behind it."""
+    view = memoryview(text)
+    start = 0
+    while start < len(text):
+        end = start + _PIECE
+        # A character that a piece's end cuts is left to the next piece.
+        piece, length = codecs.utf_8_decode(view[start:end], errors, end >= len(text))
+        start += length
+        yield piece, len(text) - start
 
 
 def _binary(text: bytes, buffers: list[bytes]) -> bytes:

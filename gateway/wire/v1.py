@@ -33,6 +33,9 @@ _WORD = struct.Struct("<Q")
 #: Behind the count, one word for each part's start, and the channel's start and the end.
 _EXTRA_OFFSETS = 2
 
+#: Bytes of the smallest message: its table, a channel, and parts that are empty.
+MIN_SIZE = _WORD.size * (1 + JSON_PARTS + _EXTRA_OFFSETS) + min(map(len, CHANNELS))
+
 _NAMES = {channel: channel.encode() for channel in CHANNELS}
 _CHANNELS = {name: channel for channel, name in _NAMES.items()}
 

@@ -66,7 +66,7 @@ class RelayDouble:
             "version": 1,
             "capabilities": [],
             "stream": "ab" * 8,
-            "max_message": 1 << 20,
+            "max_message": framing.DEFAULT_MAX_MESSAGE,
             "received": 0,
             "sent": 0,
             "state": "starting",
@@ -84,13 +84,13 @@ class RelayDouble:
     def end(self) -> None:
         self.transport.to_gateway.put_nowait(b"")
 
-    async def hear(self, kind: Kind, within: float = 2) -> Frame:
-        """The gateway's next frame of that kind; frames before it are dropped."""
+    async def hear(self, *kinds: Kind, within: float = 2) -> Frame:
+        """The gateway's next frame of these kinds; frames before it are dropped."""
         async with asyncio.timeout(within):
             while True:
                 while self._frames:
                     frame = self._frames.pop(0)
-                    if frame.kind is kind:
+                    if frame.kind in kinds:
                         return frame
                 data = await self.transport.to_relay.get()
                 if not data:

@@ -4,7 +4,8 @@
 
 Options: `colon` binds `path:PORT`; `welcome` greets on iopub; `late` subscribes nobody for the first two
 requests (what is published is lost, as with a slow subscription); `anonymous` loses the routing
-identities; `deaf` ignores SIGTERM and shutdown_request; `mute` never reads its requests after the first.
+identities; `deaf` ignores SIGTERM and shutdown_request, `polite` only the latter; `mute` never reads its
+requests after the first.
 
 The code of an execute_request is a command with a number: see `COMMANDS`. It uses nothing but zmq, and is as
 fast as a kernel can be: its messages are made before they are sent.
@@ -106,7 +107,8 @@ class FakeKernel:
         if "anonymous" in self.options:
             identities = identities[:1]
         self.publish("status", {"execution_state": "busy"}, header)
-        if kind == "shutdown_request" and "deaf" not in self.options:
+        if kind == "shutdown_request" and not self.options & {"deaf", "polite"}:
+            print("ended as asked", flush=True)
             socket.send_multipart([*identities, *self.parts("shutdown_reply", {"status": "ok"}, header)])
             time.sleep(0.05)
             sys.exit(0)
@@ -255,12 +257,19 @@ COMMANDS = {
 }
 
 
+def end_politely(*_: object) -> None:
+    print("ended by SIGTERM", flush=True)
+    sys.exit(0)
+
+
 def main() -> None:
     with open(sys.argv[1]) as file:
         connection = json.load(file)
     options = set(sys.argv[2:])
     if "deaf" in options:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "polite" in options:
+        signal.signal(signal.SIGTERM, end_politely)
     FakeKernel(connection, options).run()
 
 

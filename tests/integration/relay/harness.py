@@ -259,6 +259,36 @@ class Relay:
         text = "".join(m.content["text"] for m in self.published(msg_id) if m.kind == "stream")
         return text, str(self.replies(msg_id)[0].content["status"])
 
+    def ping(self) -> None:
+        """Return when all has been heard that the relay had written by now."""
+        count = self._pongs()
+        self.send_bytes(encode(Kind.PING, payload=b"12345678"))
+        self.until(lambda: self._pongs() > count)
+
+    def _pongs(self) -> int:
+        return sum(frame.kind is Kind.PONG for frame in self.frames)
+
+    def kernel(self) -> int:
+        """The process that the relay has launched."""
+        (pid,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(pid)
+
+    def is_kernel_stopped(self) -> bool:
+        """Whether the kernel's process is suspended."""
+        return Path(f"/proc/{self.kernel()}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+    def until_stopped(self) -> None:
+        """Read, until the kernel is stopped and nothing of it is on the way."""
+
+        def is_quiet() -> bool:
+            heard = len(self.heard)
+            # The second one, because a relay that has just become rid of what waited lets the kernel go on.
+            self.ping()
+            self.ping()
+            return self.is_kernel_stopped() and len(self.heard) == heard
+
+        self.until(is_quiet, seconds=120)
+
     # -- end ----------------------------------------------------------------------------------------
 
     def memory(self) -> int:

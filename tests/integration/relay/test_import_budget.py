@@ -1,4 +1,4 @@
-"""What the relay adds to the interpreter's own start."""
+"""What the relay adds to the interpreter's own start: at most 50 ms, of CPU time."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import os
 import sys
 from pathlib import Path
 
-#: Milliseconds that importing the relay may take beyond the interpreter's own start; what of it may be for
-#: other things than zmq, which takes most; and what comes before the launch of the kernel.
+#: Milliseconds that importing the relay may take beyond the interpreter's own start, and what comes before
+#: the launch of the kernel.
 BUDGET = 50.0
-BUDGET_BESIDE_ZMQ = 15.0
 BUDGET_BEFORE_LAUNCH = 6.0
-#: What a busy machine adds that the interpreter's own start does not show: caches that others use too.
-NOISE = 1.4
-#: CPU milliseconds of the interpreter's own start on the machine that the budget was measured on. On a
-#: slower or busier one everything takes longer by the same factor.
-BARE = 9.0
-#: Rounds; the quickest counts, because a machine can only ever add to it.
-ROUNDS = 15
+#: Rounds until the budget must have been kept. A busy machine can only ever add to what a run takes (caches
+#: that others use too), so the quickest of each counts, and the first round that suffices is the last.
+ROUNDS = 60
 
 
 def milliseconds(code: str, folder: Path) -> float:
@@ -30,20 +25,13 @@ def milliseconds(code: str, folder: Path) -> float:
 
 
 def test_the_imports_stay_within_their_budget(folder: Path) -> None:
-    codes = {
-        "bare": "pass",
-        "boot": "import gateway.relay.boot",
-        "zmq": "import zmq",
-        "all": "import gateway.relay.relay",
-    }
-    taken: dict[str, list[float]] = {name: [] for name in codes}
-    for _ in range(ROUNDS):
+    codes = {"bare": "pass", "boot": "import gateway.relay.boot", "all": "import gateway.relay.relay"}
+    least = dict.fromkeys(codes, float("inf"))
+    for number in range(ROUNDS):
         for name, code in codes.items():
-            taken[name].append(milliseconds(code, folder))
-    least = {name: min(values) for name, values in taken.items()}
-    slowness = max(1.0, least["bare"] / BARE)
-    print({name: round(value, 1) for name, value in least.items()}, f"slowness {slowness:.2f}")
-    margin = slowness * NOISE
-    assert least["boot"] - least["bare"] < BUDGET_BEFORE_LAUNCH * margin
-    assert least["all"] - least["zmq"] < BUDGET_BESIDE_ZMQ * margin
-    assert least["all"] - least["bare"] < BUDGET * margin
+            least[name] = min(least[name], milliseconds(code, folder))
+        beyond = {name: least[name] - least["bare"] for name in ("boot", "all")}
+        # Not after one round: a bare start that was held up makes the others look quick.
+        if number >= 5 and beyond["boot"] < BUDGET_BEFORE_LAUNCH and beyond["all"] < BUDGET:
+            return
+    raise AssertionError(f"milliseconds of CPU beyond the interpreter's start: {beyond}")

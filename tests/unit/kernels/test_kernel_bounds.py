@@ -8,9 +8,11 @@ import dataclasses
 import pytest
 
 from gateway.backends.base import BackendError
+from gateway.kernels.attachment import ClientBehindError
 from gateway.kernels.clients import MAX_MISSED
 from gateway.kernels.outstanding import MAX_HEADER, MAX_HEADERS, Outstanding, Request
 from gateway.wire.framing import Kind
+from gateway.wire.window import reach
 from tests.support.backend_double import BackendDouble
 from tests.unit.kernels.scripted import (
     SETTINGS,
@@ -154,6 +156,30 @@ async def test_requests_to_a_dead_kernel_wait_for_their_sender_and_cost_a_bystan
                 await asyncio.sleep(0.005)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_was_cut_off_hears_the_end_of_its_request_when_it_comes_back():
+    async with running() as (kernel, backend, relay):
+        slow = kernel.attach("s")
+        number = await open_route(relay)
+        bound = reach(SETTINGS.window, SETTINGS.max_message)
+        for _ in range(bound // SETTINGS.max_message + 1):
+            relay.say_message(bytes(SETTINGS.max_message), number)
+        async with asyncio.timeout(5):
+            while not slow.inbox.is_closed:  # noqa: ASYNC110  # there is no event to wait for
+                await asyncio.sleep(0.005)
+        await slow.send(request())
+        await relay.hear(Kind.MESSAGE)
+        backend.made[0].die("it was killed by SIGKILL")
+        await bring_up(backend)
+        await became(kernel, "idle")
+        assert slow.inbox.size < bound + 2 * SETTINGS.max_message
+        assert await slow.receive()
+        with pytest.raises(ClientBehindError):
+            await slow.receive()
+        slow.detach()
+        assert_ended(await seen(kernel.attach("s"), 3), "it was killed by SIGKILL")
 
 
 @pytest.mark.gen_test

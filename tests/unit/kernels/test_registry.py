@@ -25,7 +25,7 @@ from gateway.kernels.errors import (
 )
 from gateway.kernels.registry import Kernels
 from gateway.kernels.specs import KernelSpecs
-from gateway.wire.framing import Kind
+from gateway.wire.framing import DEFAULT_MAX_MESSAGE, Kind
 from tests.support.backend_double import BackendDouble
 from tests.support.relay_double import RelayDouble
 
@@ -216,7 +216,13 @@ async def test_a_drain_ends_with_its_grace(folder):
 
 @pytest.mark.parametrize(
     ("trait", "value"),
-    [("max_kernels", -1), ("cull_interval", 0), ("max_message_size", 0), ("start_timeout", -1)],
+    [
+        ("max_kernels", -1),
+        ("cull_interval", 0),
+        ("max_message_size", 0),
+        ("max_message_size", DEFAULT_MAX_MESSAGE + 1),
+        ("start_timeout", -1),
+    ],
 )
 def test_a_trait_out_of_its_range_is_refused_by_name(trait, value):
     with pytest.raises(TraitError, match=trait):

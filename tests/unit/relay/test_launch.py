@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +80,53 @@ def test_a_run_directory_that_cannot_be_is_refused_with_the_reason(path: str) ->
         make_run_dir(path)
 
 
-def test_the_longest_socket_path_fits_into_its_bound() -> None:
-    longest = f"{launch._LONGEST_NAME}"
-    assert launch.MAX_SOCKET_PATH < 104
-    assert len(longest) >= len("/k99999-5")
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path: pytest's own would not leave room for the names of sockets."""
+    made = Path(tempfile.mkdtemp(prefix="r-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("generation", [1, 99_999])
+def test_a_run_directory_of_the_longest_path_has_room_for_every_socket(
+    short_folder: Path, generation: int
+) -> None:
+    """94 bytes, as `gateway.relay.command` promises; one more is refused."""
+    run_dir = f"{short_folder}/".ljust(94, "x")
+    make_run_dir(run_dir)
+    running = launch.run(Launch(START), run_dir, generation)
+    os.waitpid(running.process.pid, 0)
+    os.close(running.process.output)
+    connection = json.loads(Path(f"{run_dir}/kernel-{generation}.json").read_text())
+    for name in launch.PORT_NAMES:
+        # As ipykernel names it.
+        path = f"{connection['ip']}-{connection[f'{name}_port']}"
+        assert len(path) < 104
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+    assert running.endpoints() == {
+        name: f"ipc://{connection['ip']}-{connection[f'{name}_port']}" for name in launch.PORT_NAMES
+    }
+    with pytest.raises(LaunchError, match="of at most 94 bytes"):
+        make_run_dir(run_dir + "x")
+
+
+def test_a_sandbox_without_a_free_port_is_a_launch_error_and_leaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = socket.create_server, []
+
+    def scarce(address: tuple[str, int]) -> socket.socket:
+        if len(made) == 3:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        made.append(create(address))
+        return made[-1]
+
+    monkeypatch.setattr(socket, "create_server", scarce)
+    with pytest.raises(LaunchError, match="no free TCP port on its loopback: Address already in use"):
+        launch.run(Launch({**START, "transport": "tcp"}), str(tmp_path), 1)
+    assert [listener.fileno() for listener in made] == [-1, -1, -1]
 
 
 # -- launching --------------------------------------------------------------------------------------
@@ -117,6 +165,16 @@ def test_a_kernel_gets_its_own_environment_folder_session_and_nothing_else() -> 
     assert said == "[('LC_ALL', 'C.UTF-8')] /usr True [0, 1, 2] b'' [] True\n"
 
 
+def test_a_kernel_is_told_who_its_parent_is(tmp_path: Path) -> None:
+    """ipykernel looks, and ends when that process has gone."""
+    command = Launch({**START, "argv": ["/bin/sh", "-c", "echo $A $JPY_PARENT_PID"]})
+    process = launch.run(command, str(tmp_path), 1).process
+    os.waitpid(process.pid, 0)
+    said = os.read(process.output, 1000)
+    os.close(process.output)
+    assert said.decode() == f"b {os.getpid()}\n"
+
+
 _REAPING = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -143,6 +201,25 @@ def test_reaping_takes_every_child_and_says_whether_one_is_left() -> None:
     root = str(Path(__file__).parents[3])
     run = subprocess.run([sys.executable, "-c", _REAPING, root], capture_output=True, text=True, timeout=30)
     assert (run.stdout, run.stderr) == ("reaped\n", "")
+
+
+# -- the wire ---------------------------------------------------------------------------------------
+
+
+def test_stdout_is_the_wire_and_whatever_prints_goes_to_stderr() -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from gateway.relay.boot import claim_wire; "
+        "reading, writing = claim_wire(); print('printed', flush=True); os.system('echo from a child'); "
+        "os.write(writing, b'frames ' + os.read(reading, 100) + os.read(0, 100))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(Path(boot.__file__).parents[2])],
+        input=b"from the gateway",
+        capture_output=True,
+        check=True,
+    )
+    assert said.stdout == b"frames from the gateway"
+    assert said.stderr == b"printed\nfrom a child\n"
 
 
 # -- the first frames -------------------------------------------------------------------------------

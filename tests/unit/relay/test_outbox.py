@@ -10,6 +10,7 @@ import pytest
 from gateway.relay import outbox as module
 from gateway.relay.outbox import SESSION_TTL, Outbox
 from gateway.wire.framing import Frame, FrameDecoder, Kind, encode_header
+from gateway.wire.window import COST
 
 
 class Wire:
@@ -94,7 +95,9 @@ def test_a_second_route_takes_the_session_over() -> None:
     wire.outbox.send(session, b"reply")
     assert wire.messages() == [(2, 2, b"reply")]
     wire.outbox.acknowledge(1, 2)
-    assert wire.outbox.backlog() == len(b"areply"), "the older route acknowledged for the newer one"
+    assert wire.outbox.backlog() == len(b"areply") + 2 * COST, (
+        "the older route acknowledged for the newer one"
+    )
     wire.outbox.close(1, now=0)
     assert session.attached
     wire.outbox.acknowledge(2, 2)
@@ -108,11 +111,11 @@ def test_the_backlog_is_that_of_the_slowest_session_with_a_route() -> None:
     three, _ = wire.outbox.open(3, "three")
     wire.outbox.publish(b"12345")
     wire.outbox.send(three, b"123")
-    assert wire.outbox.backlog() == 8
+    assert wire.outbox.backlog() == 8 + 2 * COST
     wire.outbox.close(3, now=0)
-    assert wire.outbox.backlog() == 5
+    assert wire.outbox.backlog() == 5 + COST
     wire.outbox.acknowledge(1, 1)
-    assert wire.outbox.backlog() == 5
+    assert wire.outbox.backlog() == 5 + COST
     wire.outbox.acknowledge(2, 1)
     assert wire.outbox.backlog() == 0
 
@@ -123,11 +126,11 @@ def test_nothing_is_kept_that_everyone_has_acknowledged() -> None:
     wire.outbox.open(2, "two")
     for _ in range(5000):
         wire.outbox.publish(b"x" * 100)
-    assert wire.outbox.kept_bytes() == 500_000
+    assert wire.outbox.kept_bytes() == 5000 * (100 + COST)
     wire.outbox.acknowledge(1, 5000)
-    assert wire.outbox.kept_bytes() == 500_000
+    assert wire.outbox.kept_bytes() == 5000 * (100 + COST)
     wire.outbox.acknowledge(2, 4000)
-    assert wire.outbox.kept_bytes() == 100_000
+    assert wire.outbox.kept_bytes() == 1000 * (100 + COST)
     wire.outbox.acknowledge(2, 5000)
     assert wire.outbox.kept_bytes() == 0
     assert len(wire.outbox._kept) < 2000
@@ -142,13 +145,13 @@ def test_without_a_session_nothing_is_kept() -> None:
 
 
 def test_what_a_session_without_a_route_misses_is_dropped_oldest_first_and_counted() -> None:
-    wire = Wire(window=10)
+    wire = Wire(window=10 + 2 * COST)
     session, _ = wire.outbox.open(1, "one")
     wire.outbox.close(1, now=0)
     for number in range(8):
         wire.outbox.publish(b"%04d" % number)
     wire.outbox.send(session, b"reply")
-    assert wire.outbox.kept_bytes() <= 10
+    assert wire.outbox.kept_bytes() == 9 + 2 * COST
     wire.frames()
     _, lost = wire.outbox.open(2, "one")
     opened, *again = wire.frames()
@@ -159,17 +162,27 @@ def test_what_a_session_without_a_route_misses_is_dropped_oldest_first_and_count
     assert wire.outbox.open(3, "one")[1] == 0, "what was lost is told once"
 
 
+def test_a_session_that_leaves_with_more_than_the_window_keeps_no_more_than_that() -> None:
+    wire = Wire(window=10 + 2 * COST)
+    wire.outbox.open(1, "one")
+    for number in range(8):
+        wire.outbox.publish(b"%04d" % number)
+    wire.outbox.close(1, now=0)
+    assert wire.outbox.kept_bytes() == 8 + 2 * COST
+    assert wire.outbox.open(2, "one")[1] == 6
+
+
 def test_nothing_is_dropped_that_a_session_with_a_route_still_wants() -> None:
-    wire = Wire(window=10)
+    wire = Wire(window=10 + 2 * COST)
     wire.outbox.open(1, "here")
     wire.outbox.open(2, "away")
     wire.outbox.close(2, now=0)
     for _ in range(20):
         wire.outbox.publish(b"12345")
-    assert wire.outbox.backlog() == 100
+    assert wire.outbox.backlog() == 20 * (5 + COST)
     wire.outbox.acknowledge(1, 20)
     wire.outbox.publish(b"12345")
-    assert wire.outbox.kept_bytes() <= 10
+    assert wire.outbox.kept_bytes() == 10 + 2 * COST
 
 
 def test_a_session_is_forgotten_after_its_time() -> None:
@@ -178,7 +191,7 @@ def test_a_session_is_forgotten_after_its_time() -> None:
     wire.outbox.publish(b"a")
     wire.outbox.close(1, now=100)
     wire.outbox.expire(100 + SESSION_TTL - 1)
-    assert wire.outbox.kept_bytes() == 1
+    assert wire.outbox.kept_bytes() == 1 + COST
     wire.outbox.expire(100 + SESSION_TTL)
     assert wire.outbox.sessions() == []
     assert wire.outbox.kept_bytes() == 0

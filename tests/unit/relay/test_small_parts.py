@@ -11,6 +11,7 @@ from gateway.relay.pace import Pace
 from gateway.relay.readiness import INTERVAL, PATIENCE, Readiness
 from gateway.relay.requests import Request, Requests
 from gateway.wire import v1
+from gateway.wire.window import GRACE_BYTES
 
 
 def remembered(*ids: str) -> Requests:
@@ -138,7 +139,7 @@ def test_an_interrupt_lets_go_for_a_moment_and_not_without_end() -> None:
     follower.update(3000, 1000, 0, now=1.0 + brake.GRACE)
     assert follower.on, "the moment is over"
     follower.release(2000, 0, now=2.0)
-    follower.update(2001 + brake.GRACE_BYTES, 1000, 0, now=2.0)
+    follower.update(2001 + GRACE_BYTES, 1000, 0, now=2.0)
     assert follower.on, "a flood does not get the whole moment"
 
 

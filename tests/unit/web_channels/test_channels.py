@@ -358,7 +358,7 @@ async def test_what_a_kernel_says_that_is_no_message_is_left_out_for_legacy_clie
         client = await server.connect(v1=False)
         await opened(relay)
         for _ in range(100):
-            relay.say_message(b"no message")
+            relay.say_message(b"no message".ljust(100))
         relay.say_message(message("iopub", "m-2"))
         assert json.loads(await received(client))["msg_id"] == "m-2"
     assert len([record for record in caplog.records if record.name == "gateway.channels"]) == 1

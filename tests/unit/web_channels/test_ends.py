@@ -12,9 +12,11 @@ from tornado.websocket import WebSocketHandler
 
 from gateway.web.channels import ChannelsHandler
 from gateway.web.connection import Connection
-from gateway.wire.framing import Kind
-from tests.unit.web_channels.raw_client import BINARY, PING, PONG, RawClient, frame, header
+from gateway.wire.framing import SEQUENCE, Kind
+from gateway.wire.window import reach
+from tests.unit.web_channels.raw_client import BINARY, CLOSE, PING, PONG, RawClient, frame, header
 from tests.unit.web_channels.serving import (
+    MAX_MESSAGE,
     WINDOW,
     closed,
     gateway,
@@ -30,26 +32,65 @@ TAKEN_OVER = (1000, "This session goes on in another connection.")
 # -- slow ---------------------------------------------------------------------------------------------
 
 
+#: What the gateway may hold for one client: twice what an honest relay may send, as what is on its way out is
+#: counted no more; and what TCP takes (tcp_wmem: 4 MiB).
+HELD = 2 * reach(WINDOW, MAX_MESSAGE) + (6 << 20)
+
+
+async def read_on(client: RawClient) -> tuple[list[bytes], bytes | None]:
+    """The messages that come, with every ping answered, and the close frame; None if nothing more comes."""
+    seen: list[bytes] = []
+    while True:
+        try:
+            opcode, payload = await client.frame(within=1)
+        except TimeoutError:
+            return seen, None
+        if opcode == PING:
+            await client.send(PONG, payload)
+        elif opcode == CLOSE:
+            return seen, payload
+        else:
+            seen.append(payload)
+
+
 @pytest.mark.gen_test(timeout=30)
-async def test_a_client_that_never_reads_stops_the_stream_within_the_window_and_gets_all_when_it_reads():
+async def test_a_client_that_has_not_read_for_a_while_gets_all_that_an_honest_relay_sends():
     async with gateway() as server:
         relay = await server.relay()
         async with await RawClient.open(server, receive_buffer=1 << 16) as client:
             await opened(relay)
-            bodies = [message("iopub", f"m-{number}", b"x" * 60_000) for number in range(1000)]
+            size = reach(WINDOW, MAX_MESSAGE) - MAX_MESSAGE
+            bodies = [message("iopub", f"m-{n}", b"x" * 60_000) for n in range(size // 61_000)]
             for body in bodies:
                 relay.say_message(body)
-            taken = await settled(lambda: relay.transport.received)
-            # The window once in the inbox and once on its way out, and what TCP takes (tcp_wmem: 4 MiB).
-            assert taken < 2 * WINDOW + (6 << 20)
-            seen = 0
-            while seen < len(bodies):
-                opcode, payload = await client.frame()
-                if opcode == PING:
-                    await client.send(PONG, payload)
-                else:
-                    assert payload == bodies[seen]
-                    seen += 1
+            await settled(lambda: relay.transport.received)
+            assert await read_on(client) == (bodies, None)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_client_that_reads_too_slowly_for_a_relay_without_bounds_comes_back_for_the_rest():
+    async with gateway() as server:
+        relay = await server.relay()
+        async with await RawClient.open(server, "session_id=one", receive_buffer=1 << 16) as client:
+            route = await opened(relay)
+            bodies = [message("iopub", f"m-{number}", b"x" * 60_000) for number in range(1500)]
+            for body in bodies:
+                relay.say_message(body)
+            assert await settled(lambda: relay.transport.received) > HELD
+            seen, closing = await read_on(client)
+            assert seen == bodies[: len(seen)], "it has all of the first"
+            assert len(seen) * 60_000 < HELD
+            assert closing is not None
+            assert (closing[:2], closing[2:15]) == ((1013).to_bytes(2, "big"), b"This client r")
+            last = 0
+            while (heard := await relay.hear(Kind.ACK, Kind.CLOSE)).kind is not Kind.CLOSE:
+                (last,) = SEQUENCE.unpack(heard.payload)
+            assert heard.route == route
+            assert 0 < last <= len(seen)
+        async with await RawClient.open(server, "session_id=one") as client:
+            again = await opened(relay)
+            relay.say(Kind.MESSAGE, again, bodies[last], last + 1)
+            assert await client.frame() == (BINARY, bodies[last])
 
 
 @pytest.mark.gen_test

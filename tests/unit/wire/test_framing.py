@@ -133,8 +133,9 @@ def test_a_decoder_that_has_failed_stays_failed() -> None:
         pytest.param((Kind.OPEN, framing.MAX_ROUTE + 1, 0), id="a route of 25 bits"),
         pytest.param((Kind.MESSAGE, 0, 0, 0), id="a message without a number"),
         pytest.param((Kind.CLOSE, 0, 0, 1), id="a number where none belongs"),
+        pytest.param((Kind.MESSAGE, 0, 2**32 - 8, 1), id="a message of 4 GiB"),
     ],
 )
 def test_our_own_mistakes_are_value_errors(arguments: tuple[Kind, int, int]) -> None:
-    with pytest.raises(ValueError, match=r"route|sequence"):
+    with pytest.raises(ValueError, match=r"route|sequence|length"):
         framing.encode_header(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,6 +169,56 @@ def test_a_header_cannot_pass_for_the_other_members() -> None:
 def test_bytes_that_are_not_utf8_are_replaced() -> None:
     data = v1.join("iopub", [b"{}", b"{}", b"{}", b'{"text":"a\xffb"}'])
     assert json.loads(legacy.to_legacy(data).payload)["content"] == {"text": "a\ufffdb"}
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_what_is_looked_at_in_pieces_is_as_it_is_in_one(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(legacy, "_PIECE", 7 + cut)
+    valid = '{"text": "\u00e9 \u20ac \U0001f600 plain"}'.encode() * 20
+    for content in (valid, valid.replace(b" plain", b"\xff\xe2\x82"), valid[:-5] + b"\xf0\x9f"):
+        text = legacy.to_legacy_text(v1.join("iopub", [b"{}", b"{}", b"{}", content]))
+        assert content.decode(errors="replace").encode() in text
+
+
+def test_a_header_that_is_too_long_to_be_one_is_refused() -> None:
+    def written(size: int) -> bytes:
+        header = b'{"a":"' + b"x" * (size - 8) + b'"}'
+        return legacy.to_legacy(v1.join("iopub", [header, b"{}", b"{}", b"{}"])).payload
+
+    assert len(written(legacy.MAX_HEADER)) > 2 * legacy.MAX_HEADER - 10
+    with pytest.raises(TooLargeError):
+        written(legacy.MAX_HEADER + 1)
+
+
+def test_a_text_is_repaired_as_long_as_it_does_not_grow_beyond_its_bound() -> None:
+    def written(faults: int) -> bytes:
+        return legacy.to_legacy_text(v1.join("iopub", [b"{}", b"{}", b"{}", b"\xff" * faults]))
+
+    assert written(legacy.MAX_GROWTH // 2).count("\ufffd".encode()) == legacy.MAX_GROWTH // 2
+    with pytest.raises(TooLargeError):
+        written(legacy.MAX_GROWTH // 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "times"),
+    [
+        pytest.param(b"\xff" * (16 << 20), 3, id="nothing but faults"),
+        pytest.param("\U0001f600".encode() + b"x" * (16 << 20), 3, id="one character beyond the 16-bit ones"),
+        pytest.param(b"\xff" + b"x" * (16 << 20), 5, id="one fault"),
+    ],
+)
+def test_what_a_large_text_costs_is_a_small_multiple_of_it(content: bytes, times: int) -> None:
+    data = v1.join("iopub", [b"{}", b"{}", b"{}", content])
+    tracemalloc.start()
+    try:
+        legacy.to_legacy(data)
+    except TooLargeError:
+        pass
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    # The part, the text, and what it becomes, in pieces and joined.
+    assert peak < times * len(data)
 
 
 def test_a_frame_that_four_byte_offsets_cannot_describe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""The commands of one link that wait for the relay's answer (docs/protocol.md 1.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ..wire import framing, payloads
+from ..wire.framing import Kind
+from .errors import ControlError
+
+
+class Controls:
+    """Numbers the commands and hands each its answer. `post` sends the bytes of a frame."""
+
+    def __init__(self, post: Callable[[bytes], None]) -> None:
+        self._post = post
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._next = 1
+
+    async def ask(self, op: str, members: dict[str, Any], within: float) -> None:
+        """See `Link.control`."""
+        number = self._next
+        self._next += 1
+        payload = payloads.dump({"id": number, "op": op, **members})
+        if len(payload) > framing.MAX_SMALL_PAYLOAD:
+            raise ControlError(f"the {op} command is too large: {len(payload)} bytes")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self._post(framing.encode(Kind.CONTROL, payload=payload))
+            async with asyncio.timeout(within):
+                await future
+        except TimeoutError:
+            raise ControlError(f"no answer to {op} within {within:g} s") from None
+        finally:
+            self._waiting.pop(number, None)
+
+    def answered(self, answer: dict[str, Any]) -> None:
+        """The relay's answer to one of them. Raises `PayloadError`."""
+        future = self._waiting.get(payloads.integer(answer, "id"))
+        if future is None or future.done():
+            return  # the asker has given up
+        if answer.get("ok") is True:
+            future.set_result(None)
+        else:
+            future.set_exception(ControlError(payloads.text(answer, "error")))
+
+    def fail(self, error: Exception) -> None:
+        """No answer will come any more: all that wait get `error`."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()

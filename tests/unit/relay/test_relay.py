@@ -1,0 +1,126 @@
+"""The relay's end of a link in one process, without a kernel: its bounds, and what it forgets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.relay import inbound
+from gateway.relay import relay as module
+from gateway.relay.boot import Boot
+from gateway.relay.brake import MAX_UNSENT
+from gateway.relay.errors import LinkError
+from gateway.relay.outbox import SESSION_TTL
+from gateway.relay.relay import Relay
+from gateway.wire import v1
+from gateway.wire.framing import Frame, FrameDecoder, Kind, encode
+
+HELLO = encode(Kind.HELLO, payload=b'{"version": 1, "window": 1000000, "max_message": 1000000}')
+
+
+class Linked:
+    """A relay, and the gateway's end of its pipes."""
+
+    def __init__(self) -> None:
+        reading, self.writing = os.pipe()
+        self.reading, writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.now = 1000.0
+        self.relay = Relay(reading, writing, "/nowhere", Boot())
+        self.relay.loop.clock = lambda: self.now
+        self.relay.loop.watch(reading, self.relay._read)
+        self._descriptors = (reading, self.writing, self.reading, writing)
+        self._decoder = FrameDecoder()
+        self.say(HELLO)
+
+    def say(self, data: bytes) -> list[Frame]:
+        """What the gateway says, and what it hears in answer."""
+        os.write(self.writing, data)
+        return self.turn()
+
+    def turn(self) -> list[Frame]:
+        self.relay.loop.turn()
+        try:
+            return self._decoder.feed(os.read(self.reading, 1 << 20))
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self.relay._taps._context.destroy(linger=0)
+
+
+@pytest.fixture
+def linked() -> Iterator[Linked]:
+    linked = Linked()
+    yield linked
+    linked.close()
+
+
+def opening(route: int, session: str = "one") -> bytes:
+    return encode(Kind.OPEN, route, json.dumps({"session_id": session}).encode())
+
+
+def opened(frames: list[Frame]) -> dict[str, int]:
+    (value,) = (json.loads(frame.payload) for frame in frames if frame.kind is Kind.OPENED)
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.mark.parametrize(("seconds", "is_kept"), [(SESSION_TTL - 1, True), (SESSION_TTL, False)])
+def test_a_session_without_a_route_is_kept_for_its_time(
+    linked: Linked, seconds: float, is_kept: bool
+) -> None:
+    linked.say(opening(1))
+    linked.relay._outbox.publish(b"missed")
+    linked.say(encode(Kind.CLOSE, 1))
+    linked.now += seconds
+    linked.say(encode(Kind.PING, payload=bytes(8)))
+    again = linked.say(opening(2))
+    assert [frame.payload for frame in again if frame.kind is Kind.MESSAGE] == [b"missed"] * is_kept
+    assert opened(again) == {"sequence": 0 if is_kept else 1, "lost": 0}
+
+
+def test_a_session_that_left_later_is_kept_longer(linked: Linked) -> None:
+    linked.say(opening(1, "first") + opening(2, "second"))
+    linked.say(encode(Kind.CLOSE, 1))
+    linked.now += 100
+    linked.say(encode(Kind.CLOSE, 2))
+    for seconds, left in ((SESSION_TTL - 100, ["second"]), (100, [])):
+        linked.now += seconds
+        linked.turn()
+        assert [session.name for session in linked.relay._outbox.sessions()] == left
+
+
+def test_the_open_routes_of_a_link_are_bounded(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_ROUTES", 3)
+    linked.say(b"".join(opening(route) for route in (1, 2, 3)))
+    linked.say(encode(Kind.CLOSE, 2))
+    linked.say(opening(4))
+    with pytest.raises(LinkError, match="more than 3 routes are open"):
+        linked.say(opening(5))
+
+
+def test_requests_that_wait_for_a_kernel_are_bounded(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbound, "MAX_HELD", 1000)
+    linked.say(opening(1))
+    header = b'{"msg_id": "a", "msg_type": "execute_request"}'
+    message = v1.join("shell", [header, b"{}", b"{}", b"x" * 300])
+    linked.say(encode(Kind.MESSAGE, 1, message, 1) + encode(Kind.MESSAGE, 1, message, 2))
+    with pytest.raises(LinkError, match="bytes of requests without waiting"):
+        linked.say(encode(Kind.MESSAGE, 1, message, 3))
+
+
+def test_what_the_kernel_prints_is_not_kept_for_a_gateway_that_is_behind(linked: Linked) -> None:
+    """Nothing stops who writes the lines, so they would fill the relay's memory."""
+    linked.relay.log("in time\n")
+    said = linked.say(encode(Kind.PING, payload=bytes(8)))
+    assert [frame.payload for frame in said if frame.kind is Kind.LOG] == [b"in time\n"]
+    linked.relay._writer.write(bytes(MAX_UNSENT + 1))
+    before = linked.relay._writer.unsent
+    linked.relay.log("too late\n")
+    assert linked.relay._writer.unsent == before
