@@ -23,6 +23,8 @@ from pathlib import Path
 from .machine import ROOT, SetupError
 
 _PREFIX = "gateway-test-"
+#: Most people are in some group beside their own, and their sandboxes stay in it. These open nothing.
+_GROUPS = "users,games"
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -73,7 +75,8 @@ def scratch_account() -> Iterator[Account]:
     _sweep()
     name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
     home = Path("/home", name)
-    _as_root("useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/bash", name)
+    place = ("--create-home", "--home-dir", str(home))
+    _as_root("useradd", *place, "--shell", "/bin/bash", "--groups", _GROUPS, name)
     try:
         account = Account(name, home)
         _clone(account)
