@@ -92,15 +92,22 @@ def _within(kind: int, value: int) -> int:
 
 
 def describe(limits: Limits, controllers: dict[str, str]) -> list[LimitReport]:
-    """One line per limit; `controllers` maps those that are at hand to their cgroup version."""
+    """One line per limit.
+
+    `controllers` maps what control groups limit here to their version: controllers, and "swap" where Linux
+    counts it.
+    """
 
     def by_cgroup(controller: str, otherwise: str) -> tuple[str, bool]:
         version = controllers.get(controller)
         return (f"cgroup {version}", False) if version else (otherwise, True)
 
+    memory = by_cgroup("memory", "rlimit of each process, seccomp")
+    if "memory" in controllers and "swap" not in controllers:
+        memory = (f"{memory[0]}, but swap is not counted on this machine and has no limit", True)
     life = "none" if limits.life is None else f"{limits.life:g} s"
     rows = [
-        ("memory", format_size(limits.memory), *by_cgroup("memory", "rlimit of each process, seccomp")),
+        ("memory", format_size(limits.memory), *memory),
         ("processes", str(limits.processes), *by_cgroup("pids", "rlimit of its user namespace")),
         ("cpus", f"{limits.cpus:g}", *by_cgroup("cpu", "lower priority (nice)")),
         ("file_size", format_size(limits.file_size), "rlimit", False),

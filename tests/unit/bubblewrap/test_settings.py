@@ -184,7 +184,7 @@ def test_no_rlimit_exceeds_what_the_gateway_may_set(monkeypatch: pytest.MonkeyPa
 
 
 def test_each_limit_says_what_keeps_it() -> None:
-    told = {report.name: report for report in limits.describe(BOUNDS, {"memory": "v2"})}
+    told = {report.name: report for report in limits.describe(BOUNDS, {"memory": "v2", "swap": "v2"})}
     assert told["memory"] == LimitReport("memory", "1 GiB", "cgroup v2", best_effort=False)
     assert told["processes"].best_effort
     assert told["cpus"].best_effort
