@@ -18,9 +18,10 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from .hidden import Cover
 from .limits import Limits
 from .settings import Bind
-from .visible import SYSTEM_PATH, Cover
+from .visible import SYSTEM_PATH
 
 UID = GID = 1000
 USER = "jovyan"

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.backends.bubblewrap import command
 from gateway.backends.bubblewrap.command import Contents, Descriptors, Outside
+from gateway.backends.bubblewrap.hidden import Cover
 from gateway.backends.bubblewrap.settings import Bind
-from gateway.backends.bubblewrap.visible import Cover
 from tests.unit.bubblewrap.test_settings import BOUNDS
 
 CONTENTS = Contents(
