@@ -13,6 +13,7 @@ from gateway.backends.base import Ending
 from gateway.backends.bubblewrap import BubblewrapBackend, cgroups
 from tests.conformance.backend.visit import found_inside, script, visiting
 from tests.integration.bubblewrap.conftest import Started
+from tests.support.conditions import holds
 
 pytestmark = pytest.mark.gen_test(timeout=90)
 
@@ -116,13 +117,41 @@ try:
 except OSError as error:
     made = errno.errorcode[error.errno]
 libc = ctypes.CDLL(None, use_errno=True)
-tell([made, libc.shmget(0, 1 << 20, 0o1600), errno.errorcode[ctypes.get_errno()]])
+found = [made, libc.shmget(0, 1 << 20, 0o1600), errno.errorcode[ctypes.get_errno()]]
+import mmap
+for descriptor in (-1, os.open("/dev/zero", os.O_RDWR)):
+    try:
+        mmap.mmap(descriptor, 400 << 20)[0] = 1
+        found.append("mapped")
+    except OSError as error:
+        found.append(errno.errorcode[error.errno])
+tell(found)
 """
     async with started() as backend:
-        made, shared, why = await found_inside(backend, body)
+        made, shared, why, *mapped = await found_inside(backend, body)
         assert made in {"EPERM", "ENOSYS"}
         assert shared == -1
         assert why in {"EPERM", "ENOSYS"}
+        assert mapped == ["EPERM", "ENODEV"]
+
+
+async def test_where_the_machines_memory_ends_linux_takes_sandboxes_before_the_gateway(
+    started: Started,
+) -> None:
+    body = """
+def lower():
+    try:
+        return os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY), b"0")
+    except OSError as error:
+        return type(error).__name__
+scores = [int(open(f"/proc/{pid}/oom_score_adj").read()) for pid in (1, "self")]
+tell([scores, lower()])
+"""
+    async with started() as backend:
+        scores, lowered = await found_inside(backend, body)
+        assert scores == [800, 800]
+        # Who has set it with this capability has set the least that it can be, too.
+        assert lowered == "PermissionError" or not holds("cap-sys-resource")
 
 
 # -- processes, processors ----------------------------------------------------------------------------

@@ -337,6 +337,20 @@ def test_what_a_node_kernel_does_works_under_the_filter() -> None:
     assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
 
 
+_R = """
+library(parallel)
+stopifnot(sum(solve(diag(200))) == 200, system("true") == 0, length(mclapply(1:4, sqrt, mc.cores = 2)) == 4)
+connection <- serverSocket(5998); close(connection)
+writeLines("x", "r"); invisible(compiler::cmpfun(function(x) x))
+cat("done")
+"""
+
+
+def test_what_an_r_kernel_does_works_under_the_filter() -> None:
+    done = _run(build_filter(MACHINE, deny_unaccounted_memory=True), ["Rscript", "-e", _R])
+    assert (done.returncode, done.stdout) == (0, "done"), done.stderr
+
+
 def test_the_program_has_the_form_that_the_kernel_takes() -> None:
     program = build_filter(MACHINE, deny_unaccounted_memory=False)
     assert len(program) % struct.calcsize("HBBI") == 0

@@ -233,3 +233,12 @@ def test_each_limit_says_what_keeps_it() -> None:
     assert told["processes"].best_effort
     assert told["cpus"].best_effort
     assert not told["life"].best_effort
+
+
+@pytest.mark.parametrize(("user", "shared"), [(0, False), (1000, True)])
+def test_what_an_accounts_sandboxes_share_is_said_where_they_are_one_account(
+    user: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    told = {report.name: report.enforced_by for report in limits.describe(BOUNDS, {})}
+    assert ("in flight and epoll watches" in told["open_files"]) is shared
