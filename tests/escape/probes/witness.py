@@ -7,6 +7,7 @@ a probe from it. `Witness.facts` tells where everything is; `Witness.report` tel
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -209,8 +210,10 @@ class Witness:
                 self._selector.unregister(source)
         elif source.type == socket.SOCK_DGRAM:
             _, sender = source.recvfrom(4096)
-            if sender:
-                source.sendto(self.token.encode(), sender)
+            # The name of one that got out of its network namespace leads nowhere here.
+            with contextlib.suppress(OSError):
+                if sender:
+                    source.sendto(self.token.encode(), sender)
         else:
             connection, _ = source.accept()
             connection.sendall(self.token.encode())
