@@ -26,6 +26,8 @@ from pathlib import Path
 from .machine import ROOT, SYSTEM_PYTHON, SetupError
 
 _PREFIX = "gateway-test-"
+#: Most people are in some group beside their own, and their sandboxes stay in it. These open nothing.
+_GROUPS = "users,games"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 #: What of this environment concerns the machine and not the account: where packages come from, and how.
@@ -69,7 +71,8 @@ def scratch_account() -> Iterator[Account]:
     _sweep()
     name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}"
     home = Path("/home", name)
-    _as_root("useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/bash", name)
+    place = ("--create-home", "--home-dir", str(home))
+    _as_root("useradd", *place, "--shell", "/bin/bash", "--groups", _GROUPS, name)
     try:
         account = Account(name, home)
         _clone(account)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import pytest
 from gateway.backends.bubblewrap import BubblewrapBackend
 from gateway.backends.bubblewrap.limits import parse_size
 from gateway.backends.bubblewrap.syscalls import NUMBERS
-from tests.escape import control, sandboxed
+from tests.escape import control, reach, sandboxed
 from tests.escape.probes import __main__ as _  # noqa: F401  (fills the table)
 from tests.escape.probes.place import namespaces
 from tests.escape.probes.table import PROBES
@@ -82,7 +82,11 @@ class Outcome:
 
     control: dict[str, dict[str, str]] = field(default_factory=dict)
     sandbox: dict[str, dict[str, str]] = field(default_factory=dict)
-    #: What witnesses outside saw of it.
+    #: What came of reaching each witness from outside, before any attempt: "" where that worked.
+    unreachable: dict[str, str] = field(default_factory=dict)
+    #: What of that the witness did not notice.
+    unheard: set[str] = field(default_factory=set)
+    #: What witnesses outside saw of the attempts.
     touched: dict[str, list[str]] = field(default_factory=dict)
     #: How the neighbour was after each attempt to exhaust something: seconds, or what was wrong.
     neighbour: dict[str, float | str] = field(default_factory=dict)
@@ -111,6 +115,8 @@ def outcome(facts: dict[str, Any]) -> Iterator[Outcome]:
     try:
         result = Outcome(control=control.run(facts, list(PROBES)))
         with _witnesses(folder, facts) as (witnessed, report):
+            result.unreachable = reach.reach(facts | witnessed)
+            result.unheard = _unheard(reach.heard(witnessed), report)
             result.host_before = _host()
             asyncio.run(_make_every_attempt(folder, facts | witnessed, result))
             result.host_after = _host()
@@ -144,17 +150,25 @@ def _witnesses(folder: Path, facts: dict[str, Any]) -> Iterator[tuple[dict[str, 
         assert process.wait(timeout=10) == 0
 
 
+def _unheard(expected: set[str], report: Callable[[], dict[str, Any]]) -> set[str]:
+    """What of it the witness has not told after some seconds; it then has nothing more to tell."""
+    deadline = time.monotonic() + 10
+    while expected and time.monotonic() < deadline:
+        expected = expected - set(report()["reached"])
+    return expected
+
+
 async def _make_every_attempt(folder: Path, facts: dict[str, Any], result: Outcome) -> None:
     backend = BubblewrapBackend(runtime_dir=str(folder / "run"), log=logging.getLogger("tests.escape"))
     await backend.start()
     try:
         result.best_effort = frozenset(r.name for r in backend.describe_limits() if r.best_effort)
-        async with sandboxed.session(backend, {}) as neighbour:
+        async with sandboxed.session(backend, {}, facts["shown_dir"]) as neighbour:
             token = facts["token"][::-1]
             facts |= {"neighbour_token": token, "neighbour_files": NEIGHBOUR_FILES}
             await neighbour.run(_KEEP.format(token=token, names=NEIGHBOUR_FILES))
             result.descriptors_before = len(os.listdir("/proc/self/fd"))
-            await _attempt(backend, {}, facts, _names(exhausting=False), result)
+            await _attempt(backend, facts, _names(exhausting=False), result)
             names = _names(exhausting=True)
             for name in names:
                 settings = {"cpus": FEW_CPUS} if name == "use_the_processors" else TIGHT
@@ -173,14 +187,10 @@ def _names(*, exhausting: bool) -> list[str]:
 
 
 async def _attempt(
-    backend: BubblewrapBackend,
-    settings: dict[str, Any],
-    facts: dict[str, Any],
-    names: list[str],
-    result: Outcome,
+    backend: BubblewrapBackend, facts: dict[str, Any], names: list[str], result: Outcome
 ) -> None:
     program = base64.b64encode(control.program()).decode()
-    async with sandboxed.session(backend, settings) as inside:
+    async with sandboxed.session(backend, {}, facts["shown_dir"]) as inside:
         result.sandbox |= await sandboxed.probe(inside, program, facts, names)
 
 
@@ -194,7 +204,7 @@ async def _exhaust(
 ) -> None:
     """One after the other, in one sandbox as long as it lives; the neighbour is asked after each."""
     program = base64.b64encode(control.program()).decode()
-    async with sandboxed.session(backend, settings) as inside:
+    async with sandboxed.session(backend, settings, facts["shown_dir"]) as inside:
         for name in names:
             if name in result.sandbox:
                 continue

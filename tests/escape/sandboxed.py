@@ -78,14 +78,19 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def session(backend: Backend, settings: Mapping[str, object]) -> AsyncIterator[Session]:
-    """A Python kernel in a new sandbox with these settings (`metadata.sandbox` of a kernelspec)."""
+async def session(
+    backend: Backend, settings: Mapping[str, object], resource_dir: str
+) -> AsyncIterator[Session]:
+    """A Python kernel in a new sandbox with these settings (`metadata.sandbox` of a kernelspec).
+
+    `resource_dir` stands for the kernelspec's folder, which is shown.
+    """
     launch = Launch(
         request=SandboxRequest(
             kernel_id=str(uuid.uuid4()),
             spec_name="escape",
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            resource_dir="",
+            resource_dir=resource_dir,
             settings=settings,
             owner="escape",
         ),
@@ -101,7 +106,7 @@ async def session(backend: Backend, settings: Mapping[str, object]) -> AsyncIter
         _SETTINGS,
         lambda: datetime.datetime.now(datetime.UTC),
         log,
-        on_shut_down=lambda ended: log.warning("kernel %s was shut down", ended.id),
+        on_over=lambda ended: log.warning("kernel %s is over", ended.id),
     )
     kernel.start()
     try:

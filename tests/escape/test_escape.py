@@ -81,6 +81,13 @@ def test_the_list_of_those_that_cannot_be_shown_is_about_attempts_that_there_are
     assert all(line["reason"] and line["evidence"] for line in UNPROVABLE.values())
 
 
+def test_every_witness_can_be_reached_from_outside_of_a_sandbox(outcome: Outcome) -> None:
+    """Or the facts that probes are given would lead nowhere, and everything would look refused."""
+    assert len(outcome.unreachable) > 30
+    assert not {name: why for name, why in outcome.unreachable.items() if why}
+    assert not outcome.unheard
+
+
 def test_nothing_outside_was_reached_or_changed(outcome: Outcome) -> None:
     assert outcome.touched
     assert not any(outcome.touched.values()), outcome.touched

@@ -98,6 +98,87 @@ def test_the_program_refuses_to_run_where_one_thing_is_missing(
     assert reason in done.stderr
 
 
+@pytest.mark.requires("root")
+def test_the_program_refuses_to_run_in_the_hosts_user_namespace(program: Path, facts: dict[str, Any]) -> None:
+    """bubblewrap makes one for everybody but root, asked or not."""
+    done = _enter("user", program, facts)
+    assert done.returncode == NOT_HERE
+    assert "The user namespace is the host's." in done.stderr
+
+
+_ROUTES = "Iface\tDestination\tGateway\tFlags\n"
+_IPV6_ROUTE = f"{'0' * 32} 40 {'0' * 32} 00 {'0' * 32} 00000400 00000001 00000000 {{flags}} {{interface}}\n"
+
+
+def _made_up_proc(folder: Path, **files: str) -> str:
+    """The /proc of a process in a place where probes may run, but for these files; "__" stands for "/"."""
+    good = {
+        **{f"self__ns__{kind}": f"{kind}:[1000{number}]" for number, kind in enumerate(place.NAMESPACES)},
+        "self__uid_map": "1000 1912345000 1\n",
+        "self__mountinfo": "1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / / rw shared:7 - tmpfs tmpfs rw\n",
+        "net__route": _ROUTES + "lo\t00000000\t00000000\t0001\n",
+        "net__ipv6_route": _IPV6_ROUTE.format(flags="00000001", interface="lo"),
+    }
+    for name, text in (good | files).items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "__ns__" in name:
+            path.symlink_to(text)
+        else:
+            path.write_text(text)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "reasons"),
+    [
+        ({}, []),
+        *(
+            ({f"self__ns__{kind}": f"{kind}:[1]"}, [f"The {kind} namespace is the host's."])
+            for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
+        ),
+        ({"self__ns__cgroup": "cgroup:[1]"}, []),
+        *(
+            (
+                {f"self__ns__{name.partition(':')[0]}": name},
+                [f"The namespace {name} is the machine's initial one."],
+            )
+            for name in ("ipc:[4026531839]", "uts:[4026531838]", "user:[4026531837]", "pid:[4026531836]")
+        ),
+        ({"self__uid_map": "0 1912345000 1\n1000 1912345001 1\n"}, []),
+        (
+            {"self__uid_map": "0 0 4294967295\n"},
+            ["The user namespace has the identities of a whole machine."],
+        ),
+        (
+            {"self__uid_map": "0 1000 1\n1 100000 65536\n"},
+            ["The user namespace has the identities of a whole machine."],
+        ),
+        (
+            {"self__mountinfo": "1 0 0:1 / / rw - overlay overlay rw\n2 1 0:2 / /tmp rw - tmpfs tmpfs rw\n"},
+            ["The root file system is overlay, not one made for the occasion."],
+        ),
+        ({"self__mountinfo": ""}, ["The root file system is unknown, not one made for the occasion."]),
+        (
+            {"net__route": _ROUTES + "eth0\t00000000\t0100000A\t0003\n"},
+            ["There is a route off this machine, by eth0."],
+        ),
+        (
+            {"net__ipv6_route": _IPV6_ROUTE.format(flags="00000003", interface="eth1")},
+            ["There is a route off this machine, by eth1."],
+        ),
+        ({"net__ipv6_route": _IPV6_ROUTE.format(flags="00200200", interface="eth1")}, []),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_each_reason_alone_is_found_in_a_place_that_else_would_do(
+    tmp_path: Path, files: dict[str, str], reasons: list[str]
+) -> None:
+    """As data, because a place of each kind cannot be made everywhere; `look` itself takes no such place."""
+    facts = {"host_namespaces": {kind: f"{kind}:[1]" for kind in place.NAMESPACES}}
+    assert list(place._reasons(facts, _made_up_proc(tmp_path, **files))) == reasons
+
+
 def test_a_probe_is_not_run_without_a_permit(facts: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         PROBES["make_a_ring"]()  # type: ignore[operator]

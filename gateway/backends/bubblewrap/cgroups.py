@@ -3,12 +3,14 @@
 Each gateway makes one group per hierarchy, and in it one per sandbox. Where:
 
 - version 1: below the gateway's own group;
-- version 2: below the gateway's own group if that may have children with controllers. A group with
-  processes may not ("no internal processes"), so where only the gateway and what started it are in a group
-  that is delegated to it (`systemd-run --user --scope -p Delegate=yes`) they move into a child of it first.
-  Otherwise, as root, below the nearest ancestor that hands controllers down.
+- version 2: below one group for all controllers, because a process is in one group of version 2 only. That
+  is the gateway's own if it may have children with controllers. A group with processes may not ("no
+  internal processes"), so where only the gateway and what started it are in a group that is delegated to
+  it (`systemd-run --user --scope -p Delegate=yes`) they move into a child of it first. As root it may also
+  be an ancestor that hands controllers down; of all these, the nearest that has the most of them.
 
-Nothing is assumed: a controller counts once its group was made.
+Nothing is assumed: a controller counts once its group was made, and a sandbox starts once its first process
+was seen in its groups.
 """
 
 from __future__ import annotations
@@ -17,16 +19,22 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..base import Check
+from . import hierarchies
+from .hierarchies import Mount
 from .limits import Limits
 from .settings import Bind
 from .sweep import processes_of, remove_group
 
 CONTROLLERS = ("memory", "pids", "cpu")
+
+#: Comes with the memory controller where Linux counts swap; else a sandbox may fill it beyond its memory.
+SWAP = "swap"
+_ALL = ("memory", SWAP, "pids", "cpu")
 
 #: Microseconds over which the CPU share is measured out; the kernel's default.
 _PERIOD = 100_000
@@ -34,95 +42,60 @@ _PERIOD = 100_000
 #: Child of a delegated group into which the gateway moves; it goes with the unit of systemd.
 _LEAF = "gateway"
 
-#: Without swap accounting in the Linux kernel they do not exist, and there is nothing to limit.
-_OPTIONAL = frozenset({"memory.memsw.limit_in_bytes", "memory.swap.max"})
-
-
+_SWAP_V1, _SWAP_V2 = "memory.memsw.limit_in_bytes", "memory.swap.max"
 _TOLD_V1 = ("memory.oom_control", "memory.limit_in_bytes")
 _TOLD_V2 = ("memory.events", "memory.max")
 
 
 class Place(NamedTuple):
-    """Where groups of a controller may be made."""
+    """Where groups of a controller may be made. All of version 2 have the same folder."""
 
     version: str  # "v1" or "v2"
     folder: Path
 
 
-class Mount(NamedTuple):
-    """A cgroup hierarchy: its controllers (none for version 2), mount point, and the group mounted there."""
-
-    controllers: frozenset[str]
-    point: Path
-    root: str
-
-
 def detect(proc: Path = Path("/proc/self")) -> dict[str, Place]:
-    """Where groups could be made, by controller; nothing is changed."""
-    mounts = _mounts((proc / "mountinfo").read_text())
-    own = _own_groups((proc / "cgroup").read_text())
+    """Where groups could be made, by controller and for swap; nothing is changed."""
+    mounts = hierarchies.mounts((proc / "mountinfo").read_text())
+    own = hierarchies.own_groups((proc / "cgroup").read_text())
     places: dict[str, Place] = {}
     for mount in mounts:
-        if mount.controllers:
-            for controller in mount.controllers.intersection(CONTROLLERS, own):
-                folder = _folder(mount, own[controller])
-                if os.access(folder, os.W_OK):
-                    places[controller] = Place("v1", folder)
-        elif "" in own:
-            for controller, folder in _unified(mount, _folder(mount, own[""])).items():
-                places.setdefault(controller, Place("v2", folder))
-    return places
+        for controller in mount.controllers.intersection(CONTROLLERS, own):
+            folder = hierarchies.folder_of(mount, own[controller])
+            if os.access(folder, os.W_OK):
+                places[controller] = Place("v1", folder)
+    unified = [mount for mount in mounts if not mount.controllers]
+    if unified and "" in own:
+        places |= _unified(unified[0], hierarchies.folder_of(unified[0], own[""]), {*CONTROLLERS} - {*places})
+    if "memory" in places and _may_count_swap(places["memory"]):
+        places[SWAP] = places["memory"]
+    return {name: places[name] for name in _ALL if name in places}
 
 
-def _mounts(mountinfo: str) -> list[Mount]:
-    mounts = []
-    for line in mountinfo.splitlines():
-        head, _, tail = line.partition(" - ")
-        _, _, _, root, point, *_ = head.split()
-        kind, _, options = tail.split(" ", 2)
-        if kind == "cgroup":
-            mounts.append(Mount(frozenset(options.split(",")), Path(_unescaped(point)), _unescaped(root)))
-        elif kind == "cgroup2":
-            mounts.append(Mount(frozenset(), Path(_unescaped(point)), _unescaped(root)))
-    return mounts
-
-
-def _unescaped(text: str) -> str:
-    # proc(5): space, tab, newline and backslash are octal there.
-    for code, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        text = text.replace(code, character)
-    return text
-
-
-def _own_groups(cgroup: str) -> dict[str, str]:
-    """Controller -> path of this process's group; the key of version 2 is ""."""
-    groups = {}
-    for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        groups.update(dict.fromkeys(controllers.split(","), path))
-    return groups
-
-
-def _folder(mount: Mount, group: str) -> Path:
-    """A group within a mount. In a container the mount shows the container's group as its top."""
-    if group == mount.root or group.startswith(mount.root.rstrip("/") + "/"):
-        return mount.point / group[len(mount.root.rstrip("/")) :].lstrip("/")
-    return mount.point
-
-
-def _unified(mount: Mount, own: Path) -> dict[str, Path]:
-    """Where the controllers of version 2 can be had."""
-    found: dict[str, Path] = {}
-    if _may_delegate(own):
-        found.update(dict.fromkeys(_words(own / "cgroup.controllers"), own))
+def _unified(mount: Mount, own: Path, wanted: set[str]) -> dict[str, Place]:
+    """The wanted controllers that one group of version 2 has for its children."""
+    offers: list[tuple[Path, Sequence[str]]] = []
+    handed_down = _words(own.parent / "cgroup.subtree_control")
+    if own.name == _LEAF and own != mount.point and handed_down:
+        # An earlier gateway has moved what started both of them here.
+        offers.append((own.parent, handed_down))
+    elif _may_delegate(own):
+        offers.append((own, _words(own / "cgroup.controllers")))
     if os.geteuid() == 0:
         for group in (own, *own.parents):
-            for controller in _words(group / "cgroup.subtree_control"):
-                if os.access(group, os.W_OK):
-                    found.setdefault(controller, group)
+            offers.append((group, _words(group / "cgroup.subtree_control")))
             if group == mount.point:
                 break
-    return {name: folder for name, folder in found.items() if name in CONTROLLERS}
+    usable = [(folder, wanted.intersection(names)) for folder, names in offers if os.access(folder, os.W_OK)]
+    folder, names = max(usable, key=lambda offer: len(offer[1]), default=(own, set[str]()))
+    return dict.fromkeys(names, Place("v2", folder))
+
+
+def _may_count_swap(memory: Place) -> bool:
+    """Whether Linux may be counting swap; of version 2 only a group that is limited itself can tell."""
+    if memory.version == "v1":
+        return (memory.folder / _SWAP_V1).exists()
+    return (memory.folder / _SWAP_V2).exists() or not (memory.folder / "memory.max").exists()
 
 
 def _may_delegate(group: Path) -> bool:
@@ -155,28 +128,64 @@ class Cgroups:
 
     def __init__(self, name: str, places: Mapping[str, Place]) -> None:
         """Make the gateway's groups, named `name`, wherever that can be done."""
+        #: What is limited -> the version of its groups; besides controllers, `SWAP`.
         self.controllers: dict[str, str] = {}
         self.problems: list[str] = []
         self._groups: dict[str, Path] = {}
-        for controller, place in places.items():
-            try:
-                self._groups[controller] = self._make(name, controller, place)
-                self.controllers[controller] = place.version
-            except OSError as error:
-                self.problems.append(f"no {controller} group can be made in {place.folder}: {error.strerror}")
+        unified = [what for what, place in places.items() if place.version == "v2"]
+        folders = {places[what].folder for what in unified}
+        if len(folders) > 1:
+            raise ValueError("a process is in one group of version 2, so they cannot be made in two places")
+        for what, place in places.items():
+            if place.version == "v1":
+                with self._noting(what, place.folder):
+                    (place.folder / name).mkdir(exist_ok=True)
+                    self._take(what, place.version, place.folder / name)
+        for folder in folders:
+            self._make_unified(folder, folder / name, unified)
+
+    def _make_unified(self, folder: Path, group: Path, wanted: Sequence[str]) -> None:
+        """Make the one group of version 2, with as many of these controllers as can be had."""
+        with self._noting(", ".join(wanted), folder):
+            group.mkdir()
+            for what in wanted:
+                if what != SWAP:
+                    with self._noting(what, folder):
+                        _hand_down(folder, what)
+                        (group / "cgroup.subtree_control").write_text(f"+{what}")
+                        self._take(what, "v2", group)
+                elif (group / _SWAP_V2).exists():
+                    self._take(what, "v2", group)
+            if group not in self.folders:
+                group.rmdir()
+
+    def _take(self, what: str, version: str, group: Path) -> None:
+        self.controllers[what] = version
+        self._groups[what] = group
+
+    @contextlib.contextmanager
+    def _noting(self, what: str, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problems.append(f"no {what} group can be made in {folder}: {error.strerror}")
 
     def check(self) -> Check:
         """What is kept by groups, for the doctor; it is well either way, but not the same."""
         missing = [controller for controller in CONTROLLERS if controller not in self.controllers]
-        if not missing:
-            return Check("limits", True, "Control groups keep memory, processes and processors.")
-        reasons = "".join(f" ({problem})" for problem in self.problems)
-        return Check(
-            "limits",
-            True,
-            f"No control groups for {', '.join(missing)}{reasons}: that is best effort here. Under systemd, "
-            "`systemd-run --user --scope -p Delegate=yes jupyter gateway` gives them.",
-        )
+        told = "Control groups keep memory, processes and processors."
+        if missing:
+            reasons = "".join(f" ({problem})" for problem in self.problems)
+            told = (
+                f"No control groups for {', '.join(missing)}{reasons}: that is best effort here. Under "
+                "systemd, `systemd-run --user --scope -p Delegate=yes jupyter gateway` gives them."
+            )
+        if "memory" in self.controllers and SWAP not in self.controllers:
+            told += (
+                " This Linux does not count swap, so a sandbox may fill it beyond its memory: start Linux "
+                "with swapaccount=1, or use no swap."
+            )
+        return Check("limits", True, told)
 
     @property
     def folders(self) -> list[Path]:
@@ -185,13 +194,12 @@ class Cgroups:
 
     def create(self, name: str, limits: Limits) -> Cgroup:
         """The groups of one sandbox, with its limits set. Raises `OSError`, and then leaves nothing."""
-        cgroup = Cgroup({controller: group / name for controller, group in self._groups.items()})
+        cgroup = Cgroup({what: group / name for what, group in self._groups.items()})
         try:
-            for controller, group in cgroup.groups.items():
+            for what, group in cgroup.groups.items():
                 group.mkdir(exist_ok=True)
-                for file, value in _values(controller, self.controllers[controller], limits):
-                    if file not in _OPTIONAL or (group / file).exists():
-                        (group / file).write_text(value)
+                for file, value in _values(what, self.controllers[what], limits):
+                    (group / file).write_text(value)
         except OSError:
             cgroup.try_remove()
             raise
@@ -202,48 +210,51 @@ class Cgroups:
         for group in self.folders:
             remove_group(group)
 
-    @staticmethod
-    def _make(name: str, controller: str, place: Place) -> Path:
-        group = place.folder / name
-        if place.version == "v2":
-            if controller not in _words(place.folder / "cgroup.subtree_control"):
-                leaf = place.folder / _LEAF
-                leaf.mkdir(exist_ok=True)
-                for pid in processes_of(place.folder):
-                    (leaf / "cgroup.procs").write_text(str(pid))
-                (place.folder / "cgroup.subtree_control").write_text(f"+{controller}")
-            group.mkdir(exist_ok=True)
-            (group / "cgroup.subtree_control").write_text(f"+{controller}")
-        else:
-            group.mkdir(exist_ok=True)
-        return group
+
+def _hand_down(folder: Path, controller: str) -> None:
+    """See to it that the children of a group of version 2 have a controller. Raises `OSError`."""
+    if controller not in _words(folder / "cgroup.subtree_control"):
+        leaf = folder / _LEAF
+        leaf.mkdir(exist_ok=True)
+        for pid in processes_of(folder):
+            (leaf / "cgroup.procs").write_text(str(pid))
+        (folder / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
-def _values(controller: str, version: str, limits: Limits) -> Iterable[tuple[str, str]]:
+def _values(what: str, version: str, limits: Limits) -> Iterable[tuple[str, str]]:
     """The files of a group to write, in order."""
     memory, quota = str(limits.memory), str(max(1000, int(limits.cpus * _PERIOD)))
     # bubblewrap's monitor, outside the sandbox, is in the group too.
     processes = str(limits.processes + 1)
     return {
-        ("memory", "v1"): [("memory.limit_in_bytes", memory), ("memory.memsw.limit_in_bytes", memory)],
-        ("memory", "v2"): [("memory.max", memory), ("memory.swap.max", "0")],
+        ("memory", "v1"): [("memory.limit_in_bytes", memory)],
+        ("memory", "v2"): [("memory.max", memory)],
+        (SWAP, "v1"): [(_SWAP_V1, memory)],
+        (SWAP, "v2"): [(_SWAP_V2, "0")],
         ("pids", "v1"): [("pids.max", processes)],
         ("pids", "v2"): [("pids.max", processes)],
         ("cpu", "v1"): [("cpu.cfs_period_us", str(_PERIOD)), ("cpu.cfs_quota_us", quota)],
         ("cpu", "v2"): [("cpu.max", f"{quota} {_PERIOD}")],
-    }[controller, version]
+    }[what, version]
 
 
 class Cgroup:
-    """The groups of one sandbox: controller -> folder (one folder for all of version 2)."""
+    """The groups of one sandbox: what is limited -> folder (one folder for all of version 2)."""
 
     def __init__(self, groups: Mapping[str, Path]) -> None:
         self.groups = groups
 
     def join(self, pid: int) -> None:
-        """Move a process in. Takes a grace period of Linux's RCU, some 10 ms. Raises `OSError`."""
-        for group in sorted(set(self.groups.values())):
+        """Move a process in, and see that it is there. Raises `OSError`.
+
+        Takes a grace period of Linux's RCU, some 10 ms.
+        """
+        groups = sorted(set(self.groups.values()))
+        for group in groups:
             (group / "cgroup.procs").write_text(str(pid))
+        for group in groups:
+            if pid not in processes_of(group):
+                raise OSError(f"its first process did not get into the control group {group}")
 
     @property
     def shown(self) -> list[Bind]:

@@ -1,8 +1,9 @@
 """The command line of one sandbox, as data in and argv out: a reader checks the contract on this page.
 
-The chain is: where the gateway is root, `nsenter` goes where the staged folders are and `setpriv` gives up
-root for good; `bwrap` builds the sandbox; inside it `prlimit` sets what every process inherits and becomes
-the relay, which so is PID 1. Each is exec'd by the one before, so the first process is bubblewrap's monitor
+The chain is: `choom` puts the sandbox first in the line of what Linux ends where the machine's memory is used
+up; where the gateway is root, `nsenter` goes where the staged folders are and `setpriv` gives up root for
+good; `bwrap` builds the sandbox; inside it `prlimit` sets what every process inherits and becomes the relay,
+which so is PID 1. Each is exec'd by the one before, so the first process is bubblewrap's monitor
 in the end, and PID 1 of the sandbox its only child.
 
 What is to be mounted bwrap reads from a pipe. Before it has read all of that it makes no process, so the
@@ -16,11 +17,13 @@ import functools
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from .hidden import Cover
 from .limits import Limits
 from .settings import Bind
-from .visible import SYSTEM_PATH, Cover
+from .visible import SYSTEM_PATH
 
 UID = GID = 1000
 USER = "jovyan"
@@ -46,6 +49,10 @@ _MASKED_FILES = (
     "/proc/timer_stats",
 )
 _MASKED_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/driver", "/proc/fs", "/proc/scsi")
+
+#: Of -1000 to 1000 (oom_score_adj, proc(5)); the gateway's own is 0, unless somebody has set it. Nobody can
+#: lower it inside where the gateway is root and so has set it with a capability; else it is best effort.
+_OOM_SCORE = 800
 
 #: What a program outside needs to be found, and messages in the language that `diagnosis` reads.
 OUTER_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -112,13 +119,21 @@ def file_system(contents: Contents) -> bytes:
 
 
 def _chain(outside: Outside) -> list[str]:
+    score = ["choom", "--adjust", str(_oom_score()), "--"]
     if outside.host_uid is None:
-        return []
+        return score
     return [
+        *score,
         *["nsenter", f"--mount={outside.namespace}", "--"],
         *["setpriv", f"--reuid={outside.host_uid}", f"--regid={outside.host_uid}", "--clear-groups"],
         *["--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"],
     ]
+
+
+@functools.cache
+def _oom_score() -> int:
+    # What it is already may not be lowered by everyone.
+    return max(_OOM_SCORE, int(Path("/proc/self/oom_score_adj").read_text()))
 
 
 def _namespaces() -> list[str]:
@@ -134,6 +149,8 @@ def _file_systems(limits: Limits) -> list[str]:
     return [
         # bwrap makes the sandbox's user the owner of its IPC namespace, whose settings are below /proc/sys.
         *["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"],
+        # It reads the same, but cannot be mapped: that would be memory which no rlimit counts (`seccomp`).
+        *["--dev-bind", "/dev/full", "/dev/zero"],
         *_tmpfs("/dev/shm", "1777", limits.shm_size),  # noqa: S108  # a path of the sandbox's own
         *_tmpfs("/tmp", "1777", limits.tmp_size),  # noqa: S108
         *_tmpfs(HOME, "0700", limits.home_size),

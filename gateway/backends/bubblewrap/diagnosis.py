@@ -119,7 +119,7 @@ def judge_version(path: str, told: str) -> Check:
 
 
 def _programs() -> Check:
-    needed = ["prlimit", "sh"]
+    needed = ["choom", "prlimit", "sh"]
     if os.geteuid() == 0:
         needed += ["mount", "nsenter", "setpriv", "unshare"]
     missing = [name for name in needed if find(name) is None]

@@ -8,6 +8,7 @@ best effort. Sizes of file systems, files and descriptor tables, and the life, n
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import resource
 from collections.abc import Collection
@@ -92,19 +93,29 @@ def _within(kind: int, value: int) -> int:
 
 
 def describe(limits: Limits, controllers: dict[str, str]) -> list[LimitReport]:
-    """One line per limit; `controllers` maps those that are at hand to their cgroup version."""
+    """One line per limit.
+
+    `controllers` maps what control groups limit here to their version: controllers, and "swap" where Linux
+    counts it.
+    """
 
     def by_cgroup(controller: str, otherwise: str) -> tuple[str, bool]:
         version = controllers.get(controller)
         return (f"cgroup {version}", False) if version else (otherwise, True)
 
+    memory = by_cgroup("memory", "rlimit of each process, seccomp")
+    if "memory" in controllers and "swap" not in controllers:
+        memory = (f"{memory[0]}, but swap is not counted on this machine and has no limit", True)
+    open_files = "rlimit"
+    if os.geteuid() != 0:
+        open_files += "; descriptors in flight and epoll watches count for the whole account"
     life = "none" if limits.life is None else f"{limits.life:g} s"
     rows = [
-        ("memory", format_size(limits.memory), *by_cgroup("memory", "rlimit of each process, seccomp")),
+        ("memory", format_size(limits.memory), *memory),
         ("processes", str(limits.processes), *by_cgroup("pids", "rlimit of its user namespace")),
         ("cpus", f"{limits.cpus:g}", *by_cgroup("cpu", "lower priority (nice)")),
         ("file_size", format_size(limits.file_size), "rlimit", False),
-        ("open_files", f"{limits.open_files} a process", "rlimit", False),
+        ("open_files", f"{limits.open_files} a process", open_files, False),
         ("tmp_size", format_size(limits.tmp_size), "size of its tmpfs", False),
         ("home_size", format_size(limits.home_size), "size of its tmpfs", False),
         ("life", life, "the gateway's clock", False),

@@ -25,7 +25,7 @@ import errno
 import socket
 import stat
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..base import IsolationError
 from .syscalls import NEWEST, NUMBERS
@@ -98,8 +98,8 @@ _ALLOWED_FOR = {
 }
 ALLOWED = frozenset(name for names in _ALLOWED_FOR.values() for name in names.split())
 
-#: Memory that RLIMIT_AS does not count, because it belongs to no process. Where no cgroup counts it,
-#: it would be a way around the memory limit.
+#: Memory that RLIMIT_DATA does not count, because it belongs to no process. Where no cgroup counts it,
+#: it would be a way around the memory limit. (`_shared_memory` is another.)
 UNACCOUNTED_MEMORY = frozenset(
     {"memfd_create", "shmget", "shmat", "shmctl", "shmdt", "semget", "semop", "semctl", "semtimedop"}
 )
@@ -132,6 +132,9 @@ _TERMINAL_REQUESTS = (0x5412, 0x541C, 0x541D, 0x5423)
 
 _PR_SET_SECCOMP = 22
 
+#: mmap(2): MAP_SHARED is a bit of the type (MAP_SHARED_VALIDATE has it too), MAP_ANONYMOUS a flag.
+_MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
+
 #: fcntl commands that tell of, or hold up, what others do with a file: F_SETLEASE, F_NOTIFY
 #: (linux/fcntl.h). With inotify, which is left out for the same reason, a sandbox could watch on the
 #: libraries that it shares what its neighbours and the host open.
@@ -149,8 +152,8 @@ class UnsupportedArchitectureError(IsolationError):
 def build_filter(machine: str, *, deny_unaccounted_memory: bool) -> bytes:
     """The filter for `machine` (as `uname -m` names it) as an array of `struct sock_filter`.
 
-    `deny_unaccounted_memory` refuses memory files and System V memory too; it is for sandboxes whose
-    memory no cgroup limits. Raises `UnsupportedArchitectureError`.
+    `deny_unaccounted_memory` refuses memory files, System V memory and shared memory without a file too; it
+    is for sandboxes whose memory no cgroup limits. Raises `UnsupportedArchitectureError`.
     """
     if machine not in AUDIT_ARCHES:
         known = ", ".join(sorted(AUDIT_ARCHES))
@@ -158,12 +161,14 @@ def build_filter(machine: str, *, deny_unaccounted_memory: bool) -> bytes:
             f"There is no system call filter for the architecture {machine!r}, so no sandbox can start here; "
             f"run the gateway on one of: {known}."
         )
-    allowed = ALLOWED - UNACCOUNTED_MEMORY if deny_unaccounted_memory else ALLOWED
+    allowed, rules = ALLOWED, _rules()
+    if deny_unaccounted_memory:
+        allowed, rules = ALLOWED - UNACCOUNTED_MEMORY, rules | _shared_memory()
     program = _load(_ARCH) + _unless(
         _EQUAL,
         AUDIT_ARCHES[machine],
         _give(KILL_PROCESS),
-        _load(_NUMBER) + _dispatch(_ranges(NUMBERS[machine], allowed)),
+        _load(_NUMBER) + _dispatch(_ranges(NUMBERS[machine], allowed, rules)),
     )
     return b"".join(INSTRUCTION.pack(*instruction) for instruction in program)
 
@@ -202,9 +207,16 @@ def _rules() -> dict[str, Block]:
     }
 
 
-def _ranges(numbers: dict[str, int], allowed: Iterable[str]) -> list[tuple[int, Block]]:
+def _shared_memory() -> dict[str, Block]:
+    """Shared memory without a file is a memory file in all but name, and no rlimit on data counts it."""
+    shared = _when(_ANY_BIT, _MAP_SHARED, _refuse(errno.EPERM), _give(ALLOW))
+    return {"mmap": _argument(3) + _when(_ANY_BIT, _MAP_ANONYMOUS, shared, _give(ALLOW))}
+
+
+def _ranges(
+    numbers: Mapping[str, int], allowed: Collection[str], rules: Mapping[str, Block]
+) -> list[tuple[int, Block]]:
     """Every system call number from 0 up: where each range begins, and the block that judges it."""
-    rules, allowed = _rules(), frozenset(allowed)
     absent = _refuse(errno.ENOSYS)
     blocks = [absent] * (NEWEST + 2)
     for name, number in numbers.items():

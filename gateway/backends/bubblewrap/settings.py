@@ -7,8 +7,9 @@
         "transport": "tcp", "sign": true}}}
 
 `source` lies below one of the configured `data_roots` once its symbolic links are resolved; it is shown
-read-only as /data/<target>, and `target` is the last part of `source` where it is left out. `transport`
-and `sign` are for kernels that know only TCP or need a key; the kernel layer acts on them.
+read-only as /data/<target>, and `target` is the last part of `source` where it is left out. Nobody but root
+and the gateway's user may be able to exchange it, and nothing but files may be in it. `transport` and `sign`
+are for kernels that know only TCP or need a key; the kernel layer acts on them.
 
 Everything else is a `SpecError` that names the member, its value and what is allowed.
 """
@@ -16,13 +17,15 @@ Everything else is a `SpecError` that names the member, its value and what is al
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import posixpath
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..base import SpecError
+from . import endpoints
+from .chain import loose_folder
 from .limits import MIB, Limits, format_size, parse_size
 
 DATA = "/data"
@@ -116,8 +119,9 @@ def _count(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    # JSON as Python reads it knows NaN, which compares false with every bound, and Infinity.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # JSON as Python reads it knows NaN, which compares false with every bound, Infinity, and whole numbers
+    # beyond any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError("must be a number")
     return value
 
@@ -137,7 +141,7 @@ def _data(value: object, roots: Sequence[str]) -> list[Bind]:
     for position, entry in enumerate(value):
         bind = _datum(f"read_only[{position}]", entry, roots)
         for other in binds:
-            if _is_below(bind.target, other.target) or _is_below(other.target, bind.target):
+            if is_below(bind.target, other.target) or is_below(other.target, bind.target):
                 raise _error(f"read_only[{position}]", entry, f"its target meets that of {other.source}")
         binds.append(bind)
     return binds
@@ -150,18 +154,49 @@ def _datum(name: str, entry: object, roots: Sequence[str]) -> Bind:
     if not isinstance(source, str) or not os.path.isabs(source) or "\0" in source:
         raise _error(f"{name}.source", source, "must be an absolute path")
     resolved = os.path.realpath(source)
-    if not any(_is_below(resolved, os.path.realpath(root)) for root in roots):
+    root = next((root for root in roots if is_below(resolved, os.path.realpath(root))), None)
+    if root is None:
         where = ", ".join(roots) or "none, as BubblewrapBackend.data_roots is empty"
         raise _error(f"{name}.source", source, f"is not below a configured data root ({where})")
     if not os.path.exists(resolved):
         raise _error(f"{name}.source", source, "does not exist")
+    problem = _why_not_shown(resolved, os.path.abspath(root))
+    if problem:
+        raise _error(f"{name}.source", source, problem)
     if not isinstance(target, str) or "\0" in target:
         raise _error(f"{name}.target", target, "must be a text")
     shown = posixpath.normpath(posixpath.join(DATA, target or os.path.basename(resolved)))
-    if not _is_below(shown, DATA) or shown == DATA:
+    if not is_below(shown, DATA) or shown == DATA:
         raise _error(f"{name}.target", target, f"must stay below {DATA}")
     return Bind(resolved, shown)
 
 
-def _is_below(path: str, root: str) -> bool:
+def _why_not_shown(resolved: str, root: str) -> str | None:
+    """What is wrong with data, as the end of a sentence."""
+    try:
+        for path in (root, resolved):
+            loose = loose_folder(path)
+            if loose:
+                return (
+                    f"is reached through {loose}, where others than root and the gateway's user could put "
+                    f"something else in its place. Name {loose} itself if it lies below a data root, or "
+                    "have only those two write there"
+                )
+        for path in endpoints.find(resolved):
+            return (
+                f"holds {path}, which is no file: through sockets and pipes a kernel could talk to programs "
+                "of this machine. Move it elsewhere"
+            )
+    except endpoints.TooManyError:
+        return (
+            f"holds more than {endpoints.MOST} files, too many to look for sockets and pipes among them. "
+            "Name the folders in it that are needed, or pack it into an archive"
+        )
+    except OSError as error:
+        return f"cannot be looked through ({error})"
+    return None
+
+
+def is_below(path: str, root: str) -> bool:
+    """Whether an absolute path is another or lies below it."""
     return os.path.commonpath([path, root]) == root

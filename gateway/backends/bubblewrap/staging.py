@@ -20,8 +20,9 @@ from .command import OUTER_ENVIRONMENT
 _STAGED = "/mnt"
 
 #: $1 is an empty folder, the rest are the paths. The first mount is made elsewhere and moves last, because a
-#: path may lie below /mnt.
-_SCRIPT = f"""set -e
+#: path may lie below /mnt. Disks and shares that come and go are let go, the last one first: a copy of their
+#: mount would keep them busy after they were unmounted outside.
+_SCRIPT = rf"""set -e
 stage=$1; shift; i=0
 mount -n -t tmpfs -o mode=0755,size=1m,nosuid,nodev stage "$stage"
 for path; do
@@ -30,6 +31,12 @@ for path; do
     mount -n --rbind "$path" "$stage/$i"
 done
 mount -n -o remount,ro "$stage"
+tac /proc/self/mountinfo | while read -r _ _ _ _ place _; do
+    case $place in /media/* | /mnt | /mnt/* | /run/media/* | /srv | /srv/*) ;; *) continue ;; esac
+    place=$(printf %b "$(printf %s "$place" | sed 's/\\/\\0/g')")
+    case $stage/ in "$place"/*) continue ;; esac
+    umount -n -l "$place" 2>/dev/null || true
+done
 mount -n --move "$stage" {_STAGED}
 echo staged
 read -r _ || true

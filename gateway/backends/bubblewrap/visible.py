@@ -8,12 +8,14 @@
 - files that `argv` names, the kernelspec's folder, and the data of its settings.
 
 Each stands at its own path, because environments hold absolute paths. What an environment may hold of the
-gateway is covered up: `etc/jupyter` (configuration, maybe a token) and every path in `hidden`. An environment
-that is as wide as a home or a top folder would show far more than itself, so it is refused.
+gateway is kept from sight (`hidden`): `etc/jupyter` (configuration, maybe a token) and every path of
+`Rules.hidden`. An environment that is as wide as a home or a top folder would show far more than itself, so
+it is refused, and so is a file that `argv` names among the keys and accounts in a home.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
@@ -22,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..base import SpecError
-from .settings import Bind
+from .hidden import Cover, cover, cover_endpoints, place
+from .settings import Bind, is_below
 
 #: Where programs are looked up, inside and outside.
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -52,15 +55,15 @@ _BROAD = frozenset(
     + [f"/{name}" for name in ("root", "run", "snap", "srv", "sys", "tmp", "var", "var/lib", "var/tmp")]
 )
 
+#: What marks a folder with a dot in a home as an environment: of Python, of conda, of Homebrew.
+_MARKS = ("pyvenv.cfg", "conda-meta", "Cellar")
+
+#: Where, below a home, kernels are kept of which `argv` names files; other folders there whose names start
+#: with a dot hold keys and accounts.
+_KERNELS = (".ipython/kernels", ".julia/dev", ".julia/packages", ".local/lib", ".local/share/jupyter")
+
 #: Longest chain of links that Linux follows (path_resolution(7)).
 _MOST_LINKS = 40
-
-
-class Cover(NamedTuple):
-    """A path, as seen inside, that is covered up: by an empty folder or an empty file."""
-
-    target: str
-    is_folder: bool
 
 
 class Visible(NamedTuple):
@@ -91,7 +94,8 @@ def look(
 ) -> Visible:
     """What the kernel of that `argv` and `resource_dir` needs to see.
 
-    Raises `SpecError` where its program is missing or its environment is too wide.
+    Raises `SpecError` where its program is missing, its environment is too wide, or something would be
+    shown that nobody may see.
     """
     paths = [*rules.interpreter]
     search_path = [*SYSTEM_PATH]
@@ -99,7 +103,9 @@ def look(
         program = _find(argv[0], rules.programs)
         search_path.insert(0, os.path.dirname(program))
         paths += _environment(program)
-        paths += [_surroundings(part) for part in argv[1:] if os.path.isabs(part) and os.path.exists(part)]
+        for part in argv[1:]:
+            if os.path.isabs(part) and os.path.exists(part):
+                paths.append(_surroundings(part, [*paths, resource_dir]))
     if resource_dir:
         paths.append(_checked(os.path.abspath(resource_dir), resource_dir))
     _check_readable(paths)
@@ -107,9 +113,9 @@ def look(
     binds += [Bind(path, path) for path in paths]
     # What stands behind a link is shown at its own path too: absolute paths lead to both.
     binds += [Bind(real, real) for path in paths if (real := os.path.realpath(path)) != path]
-    binds = _without_repeats([*binds, *data])
-    covered = _covered(binds, [*_configuration(binds), *rules.hidden])
-    return Visible(binds, links, covered, list(dict.fromkeys(search_path)))
+    binds += data
+    covered = cover(binds, rules.hidden) + cover_endpoints(binds, [resource_dir] if resource_dir else [])
+    return Visible(_without_repeats(binds), links, covered, list(dict.fromkeys(search_path)))
 
 
 def prefixes(program: str) -> list[str]:
@@ -196,13 +202,41 @@ def _home_of_venv(prefix: str) -> str | None:
     return None
 
 
-def _surroundings(path: str) -> str:
+def _surroundings(path: str, shown: Sequence[str]) -> str:
     """What must be seen with a file that `argv` names: for Node the whole tree of modules it is part of."""
     head, modules, _ = path.partition("/node_modules/")
     if modules:
         return head + "/node_modules"
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    return folder if is_system(folder) else _checked(os.path.normpath(folder), path)
+    folder = os.path.normpath(path if os.path.isdir(path) else os.path.dirname(path))
+    if is_system(folder):
+        return folder
+    if not any(top and is_below(folder, top) for top in shown) and (
+        _is_private(folder) or _is_private(os.path.realpath(folder))
+    ):
+        raise SpecError(
+            f"{path}, which argv in kernel.json names, would show {folder} to the sandbox, and such folders "
+            "of a home hold keys and accounts. Put the file into the kernelspec's folder (argv may say "
+            "{resource_dir}), or into one of its own."
+        )
+    return _checked(folder, path)
+
+
+def _is_private(path: str) -> bool:
+    """Whether a path lies in a folder of a home that starts with a dot and holds no kernels."""
+    for home in _homes(path):
+        if path.startswith(home + "/."):
+            return not any(is_below(path, os.path.join(home, kernels)) for kernels in _KERNELS)
+    return False
+
+
+def _homes(path: str) -> list[str]:
+    """The homes that a path may lie in: root's, the gateway's, and that of its name below /home."""
+    homes = ["/root"]
+    with contextlib.suppress(KeyError):
+        homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    if path.startswith("/home/"):
+        homes.append("/".join(path.split("/")[:3]))
+    return homes
 
 
 def _checked(path: str, wanted: str) -> str:
@@ -228,46 +262,25 @@ def _check_readable(paths: Iterable[str]) -> None:
 
 
 def is_broad(path: str) -> bool:
-    """Whether a folder is as wide as a home, a user's local tree or a top folder of the system."""
+    """Whether a folder is as wide as a home, a folder with a dot in one, or a top folder of the system."""
     if path in _BROAD or os.path.dirname(path) == "/home":
         return True
-    try:
-        home = pwd.getpwuid(os.geteuid()).pw_dir
-    except KeyError:
-        return False
-    return path == os.path.join(home, ".local") or (home + "/").startswith(path + "/")
+    for home in _homes(path):
+        if (home + "/").startswith(path + "/"):
+            return True
+        if os.path.dirname(path) == home and os.path.basename(path).startswith("."):
+            return not os.path.islink(path) and not _is_environment(path)
+    return False
+
+
+def _is_environment(path: str) -> bool:
+    return any(os.path.exists(os.path.join(path, mark)) for mark in _MARKS)
 
 
 def _without_repeats(binds: Iterable[Bind]) -> list[Bind]:
     """Parents first, without what a parent already shows at the same place."""
     kept: list[Bind] = []
     for bind in sorted(set(binds), key=lambda bind: (bind.target.count("/"), bind.target)):
-        if not any(_place(bind.source, other) == bind.target for other in kept):
+        if not any(place(bind.source, other) == bind.target for other in kept):
             kept.append(bind)
     return kept
-
-
-def _place(path: str, bind: Bind) -> str | None:
-    """Where a bind shows a path of the host, or None."""
-    if path == bind.source:
-        return bind.target
-    if path.startswith(bind.source.rstrip("/") + "/"):
-        return bind.target.rstrip("/") + path[len(bind.source.rstrip("/")) :]
-    return None
-
-
-def _configuration(binds: Iterable[Bind]) -> list[str]:
-    """Where environments keep configuration of Jupyter, and with it maybe the gateway's."""
-    prefixes = [bind.source for bind in binds if os.path.isdir(bind.source)] + ["/usr/local"]
-    return [path for prefix in prefixes if os.path.isdir(path := os.path.join(prefix, "etc/jupyter"))]
-
-
-def _covered(binds: Sequence[Bind], hidden: Iterable[str]) -> list[Cover]:
-    # Compared by what stands behind links. A link within what is shown leads to the covered place.
-    resolved = [Bind(os.path.realpath(bind.source), bind.target) for bind in binds]
-    covers = set()
-    for path in map(os.path.realpath, hidden):
-        if os.path.exists(path):
-            places = [place for bind in resolved if (place := _place(path, bind)) is not None]
-            covers |= {Cover(place, os.path.isdir(path)) for place in places}
-    return sorted(covers)

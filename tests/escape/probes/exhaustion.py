@@ -277,7 +277,7 @@ def use_the_processors(facts: Facts) -> str:
 @probe("exhaustion", "memory cannot be locked")
 def lock_memory(facts: Facts) -> str:
     with preparing("memory"):
-        memory = mmap.mmap(-1, 64 * 1024)
+        memory = mmap.mmap(-1, 64 * 1024, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     check(
         libc.mlock(
             ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory))), ctypes.c_size_t(65536)

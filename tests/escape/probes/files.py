@@ -121,6 +121,19 @@ def write_into_a_pipe_of_the_host(facts: Facts) -> str:
     return "wrote into the pipe"
 
 
+@probe("files", "not even one in a folder that is shown")
+def write_into_a_shown_pipe(facts: Facts) -> str:
+    descriptor = os.open(os.path.join(facts["shown_dir"], "pipe"), os.O_WRONLY | os.O_NONBLOCK)
+    os.write(descriptor, b"x")
+    return "wrote into the pipe"
+
+
+@probe("files", "nor can what others write into it be taken from it")
+def take_from_a_shown_pipe(facts: Facts) -> str:
+    os.close(os.open(os.path.join(facts["shown_dir"], "pipe"), os.O_RDONLY | os.O_NONBLOCK))
+    return "opened the pipe"
+
+
 @probe("files", "file handles, which know no mounts, open nothing")
 def open_a_file_by_its_handle(facts: Facts) -> str:
     """The way out of early containers: a handle names a folder by its number alone. The handle is that of

@@ -1,12 +1,19 @@
-"""io_uring: a second way into the kernel, which no filter sees the operations of.
+"""io_uring and its predecessor: second ways into the kernel, which no filter sees the operations of.
 
-All attempts begin with a ring, which the sandbox does not give; the control shows that each operation
-works for who has one.
+Together they are nine system calls, and a filter decides on each by itself: a hole for one is closed by none
+of the others. So each has an attempt that makes it first: io_uring_setup, _enter and _register; io_setup,
+_submit, _getevents, _pgetevents, _cancel and _destroy. Those nine are this class's distinct mechanisms.
+
+All but the two that set up need what a ring or a context gives, and the sandbox gives none. They are made
+without it, so that they can do nothing, and what only Linux itself answers to that shows that the call got
+to it. The other attempts begin with a ring, so the sandbox stops them at io_uring_setup; the control shows
+what each operation would open to who got one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import socket
@@ -175,7 +182,55 @@ def connect_to_the_host_through_a_ring(facts: Facts) -> str:
     return "the token came back"
 
 
+def _knock(facts: Facts, name: str, *arguments: object) -> str:
+    """Make a call that asks for what there is not, and take Linux's own answer for having got there."""
+    try:
+        raw(facts, name, *arguments)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.EINVAL):
+            raise
+        return f"Linux answered {errno.errorcode[error.errno]}"
+    return "Linux did it"
+
+
+@probe("io_uring", "a ring cannot be entered, whoever has made it")
+def enter_a_ring(facts: Facts) -> str:
+    return _knock(facts, "io_uring_enter", -1, 1, 0, 0, None, 0)
+
+
+@probe("io_uring", "nothing can be registered with one")
+def register_with_a_ring(facts: Facts) -> str:
+    table = ctypes.create_string_buffer(16 + 8 * 64)
+    return _knock(facts, "io_uring_register", -1, _REGISTER_PROBE, table, 64)
+
+
 @probe("io_uring", "the older way of asynchronous files is closed too")
 def make_a_context_for_asynchronous_files(facts: Facts) -> str:
     raw(facts, "io_setup", 4, ctypes.create_string_buffer(8))
     return "made one"
+
+
+@probe("io_uring", "nothing can be submitted by it")
+def submit_to_a_context(facts: Facts) -> str:
+    return _knock(facts, "io_submit", 0, 1, ctypes.create_string_buffer(8))
+
+
+@probe("io_uring", "nor waited for")
+def wait_for_a_context(facts: Facts) -> str:
+    return _knock(facts, "io_getevents", 0, 0, 1, ctypes.create_string_buffer(32), None)
+
+
+@probe("io_uring", "nor with other signals meanwhile")
+def wait_for_a_context_with_signals(facts: Facts) -> str:
+    return _knock(facts, "io_pgetevents", 0, 0, 1, ctypes.create_string_buffer(32), None, None)
+
+
+@probe("io_uring", "nor cancelled")
+def cancel_in_a_context(facts: Facts) -> str:
+    block, event = ctypes.create_string_buffer(64), ctypes.create_string_buffer(32)
+    return _knock(facts, "io_cancel", 0, block, event)
+
+
+@probe("io_uring", "no context can be destroyed")
+def destroy_a_context(facts: Facts) -> str:
+    return _knock(facts, "io_destroy", 0)

@@ -39,9 +39,9 @@ class Permit:
             raise NotHereError("A permit comes from looking at the place, not from a caller.")
 
 
-def namespaces() -> dict[str, str]:
+def namespaces(proc: str = "/proc") -> dict[str, str]:
     """The namespaces of this process, as the kernel names them."""
-    return {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in NAMESPACES}
+    return {kind: os.readlink(f"{proc}/self/ns/{kind}") for kind in NAMESPACES}
 
 
 def look(facts: Mapping[str, object]) -> Permit:
@@ -52,8 +52,9 @@ def look(facts: Mapping[str, object]) -> Permit:
     return Permit(Permit._made_by_look)
 
 
-def _reasons(facts: Mapping[str, object]) -> Iterable[str]:
-    host, own = facts.get("host_namespaces"), namespaces()
+def _reasons(facts: Mapping[str, object], proc: str = "/proc") -> Iterable[str]:
+    # Only tests look at another /proc, and they get no permit for it.
+    host, own = facts.get("host_namespaces"), namespaces(proc)
     if not isinstance(host, dict) or not set(host) >= _MUST_DIFFER:
         yield "The suite did not say which namespaces are the host's."
     else:
@@ -62,23 +63,23 @@ def _reasons(facts: Mapping[str, object]) -> Iterable[str]:
                 yield f"The {kind} namespace is the host's."
     for name in sorted(_INITIAL & set(own.values())):
         yield f"The namespace {name} is the machine's initial one."
-    if _identities() > _FEW:
+    if _identities(proc) > _FEW:
         yield "The user namespace has the identities of a whole machine."
-    if _root_type() not in _FRESH_ROOTS:
-        yield f"The root file system is {_root_type() or 'unknown'}, not one made for the occasion."
-    for interface in sorted(_routes()):
+    if _root_type(proc) not in _FRESH_ROOTS:
+        yield f"The root file system is {_root_type(proc) or 'unknown'}, not one made for the occasion."
+    for interface in sorted(_routes(proc)):
         yield f"There is a route off this machine, by {interface}."
 
 
-def _identities() -> int:
-    with open("/proc/self/uid_map") as lines:
+def _identities(proc: str) -> int:
+    with open(f"{proc}/self/uid_map") as lines:
         return sum(int(line.split()[2]) for line in lines)
 
 
-def _root_type() -> str:
+def _root_type(proc: str) -> str:
     """The type of the file system that is mounted last on / (proc(5): after the "-")."""
     kind = ""
-    with open("/proc/self/mountinfo") as lines:
+    with open(f"{proc}/self/mountinfo") as lines:
         for line in lines:
             mount, _, source = line.partition(" - ")
             if mount.split()[4] == "/":
@@ -86,11 +87,11 @@ def _root_type() -> str:
     return kind
 
 
-def _routes() -> set[str]:
+def _routes(proc: str) -> set[str]:
     """Interfaces other than loopback that a route goes through."""
-    with open("/proc/net/route") as lines:
+    with open(f"{proc}/net/route") as lines:
         interfaces = {line.split()[0] for line in list(lines)[1:]}
-    if os.path.exists("/proc/net/ipv6_route"):
-        with open("/proc/net/ipv6_route") as lines:
+    if os.path.exists(f"{proc}/net/ipv6_route"):
+        with open(f"{proc}/net/ipv6_route") as lines:
             interfaces |= {line.split()[9] for line in lines if int(line.split()[8], 16) & _RTF_UP}
     return interfaces - {"lo"}

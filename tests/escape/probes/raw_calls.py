@@ -35,6 +35,10 @@ def _child_that_waits() -> int:
     return child
 
 
+#: Shared memory without a file is refused where no control group counts it; it is not what is tried here.
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
 @probe("raw calls", "programs cannot be loaded into the kernel")
 def load_a_program_into_the_kernel(facts: Facts) -> str:
     instructions = ctypes.create_string_buffer(struct.pack("=QQ", 0xB7, 0x95), 16)  # r0 = 0; exit
@@ -83,7 +87,8 @@ def define_a_segment(facts: Facts) -> str:
 def enter_the_kernel_by_interrupt(facts: Facts) -> str:
     if platform.machine() != "x86_64":
         raise RefusedError("this architecture has no such entry")
-    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    with preparing("a page"):
+        page = mmap.mmap(-1, 4096, _PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, 20 (getpid); int 0x80; ret
     function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
     if function() != os.getpid():
@@ -136,8 +141,9 @@ def take_a_descriptor_of_an_own_child(facts: Facts) -> str:
 
 @probe("raw calls", "pages of a mapping cannot be shuffled")
 def shuffle_the_pages_of_a_mapping(facts: Facts) -> str:
-    with preparing("a mapping"):
-        pages = mmap.mmap(-1, 8192)
+    with preparing("a mapping"), open(f"pages-{os.getpid()}", "w+b") as file:
+        file.truncate(8192)
+        pages = mmap.mmap(file.fileno(), 8192)
     address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
     raw(facts, "remap_file_pages", address, 4096, 0, 1, 0)
     return "shuffled them"
@@ -230,7 +236,7 @@ def advise_on_the_memory_of_a_process(facts: Facts) -> str:
     """On its own; for another's the kernel wants a capability of the machine."""
     with preparing("a descriptor of itself"):
         descriptor = os.pidfd_open(os.getpid())
-        page = mmap.mmap(-1, 4096)
+        page = mmap.mmap(-1, 4096, _PRIVATE)
     vector = iovec(ctypes.addressof(ctypes.c_char.from_buffer(page)), 4096)
     raw(facts, "process_madvise", descriptor, vector, 1, 20, 0)  # MADV_COLD
     return "gave it"

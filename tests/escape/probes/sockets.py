@@ -22,7 +22,7 @@ _MPTCP = 262
 _PATIENCE = 1.0
 
 
-def _talk(family: int, kind: int, address: str | tuple[str, int], facts: Facts) -> str:
+def talk(family: int, kind: int, address: str | tuple[str, int], facts: Facts) -> str:
     """Connect, or send a datagram; succeeded when the token comes back."""
     with socket.socket(family, kind) as talker:
         talker.settimeout(_PATIENCE)
@@ -80,52 +80,73 @@ def _make(facts: Facts, family: int, kind: int, protocol: int = 0) -> str:
 
 @probe("sockets", "the host's loopback cannot be reached (IPv4)")
 def connect_to_the_host_by_ipv4(facts: Facts) -> str:
-    return _talk(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", facts["tcp4"]), facts)
+    return talk(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", facts["tcp4"]), facts)
 
 
 @probe("sockets", "the host's loopback cannot be reached (IPv6)")
 def connect_to_the_host_by_ipv6(facts: Facts) -> str:
-    return _talk(socket.AF_INET6, socket.SOCK_STREAM, ("::1", facts["tcp6"]), facts)
+    return talk(socket.AF_INET6, socket.SOCK_STREAM, ("::1", facts["tcp6"]), facts)
 
 
 @probe("sockets", "nor by IPv4 inside IPv6")
 def connect_to_the_host_by_mapped_ipv4(facts: Facts) -> str:
-    return _talk(socket.AF_INET6, socket.SOCK_STREAM, ("::ffff:127.0.0.1", facts["tcp4"]), facts)
+    return talk(socket.AF_INET6, socket.SOCK_STREAM, ("::ffff:127.0.0.1", facts["tcp4"]), facts)
 
 
 @probe("sockets", "nor by datagrams (IPv4)")
 def send_a_datagram_to_the_host_by_ipv4(facts: Facts) -> str:
-    return _talk(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", facts["udp4"]), facts)
+    return talk(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", facts["udp4"]), facts)
 
 
 @probe("sockets", "nor by datagrams (IPv6)")
 def send_a_datagram_to_the_host_by_ipv6(facts: Facts) -> str:
-    return _talk(socket.AF_INET6, socket.SOCK_DGRAM, ("::1", facts["udp6"]), facts)
+    return talk(socket.AF_INET6, socket.SOCK_DGRAM, ("::1", facts["udp6"]), facts)
 
 
 @probe("sockets", "a Unix socket of the host cannot be reached by its path")
 def connect_to_the_host_by_a_path(facts: Facts) -> str:
-    return _talk(socket.AF_UNIX, socket.SOCK_STREAM, facts["unix"], facts)
+    return talk(socket.AF_UNIX, socket.SOCK_STREAM, facts["unix"], facts)
 
 
 @probe("sockets", "nor one of packets")
 def connect_to_the_host_by_packets(facts: Facts) -> str:
-    return _talk(socket.AF_UNIX, socket.SOCK_SEQPACKET, facts["unix_packet"], facts)
+    return talk(socket.AF_UNIX, socket.SOCK_SEQPACKET, facts["unix_packet"], facts)
 
 
 @probe("sockets", "nor one of datagrams")
 def send_a_datagram_to_the_host_by_a_path(facts: Facts) -> str:
-    return _talk(socket.AF_UNIX, socket.SOCK_DGRAM, facts["unix_dgram"], facts)
+    return talk(socket.AF_UNIX, socket.SOCK_DGRAM, facts["unix_dgram"], facts)
 
 
-@probe("sockets", "nor one with an abstract name")
+@probe("sockets", "not even where the folder of the socket is shown")
+def connect_to_a_shown_socket(facts: Facts) -> str:
+    return talk(socket.AF_UNIX, socket.SOCK_STREAM, facts["shown_stream"], facts)
+
+
+@probe("sockets", "nor by packets")
+def connect_to_a_shown_socket_by_packets(facts: Facts) -> str:
+    return talk(socket.AF_UNIX, socket.SOCK_SEQPACKET, facts["shown_packet"], facts)
+
+
+@probe("sockets", "nor by a datagram")
+def send_a_datagram_to_a_shown_socket(facts: Facts) -> str:
+    return talk(socket.AF_UNIX, socket.SOCK_DGRAM, facts["shown_dgram"], facts)
+
+
+@probe("sockets", "nor by another name for it, by a descriptor")
+def connect_to_a_shown_socket_by_a_descriptor(facts: Facts) -> str:
+    descriptor = os.open(facts["shown_stream"], os.O_PATH)
+    return talk(socket.AF_UNIX, socket.SOCK_STREAM, f"/proc/self/fd/{descriptor}", facts)
+
+
+@probe("sockets", "one with an abstract name cannot be reached")
 def connect_to_the_host_by_an_abstract_name(facts: Facts) -> str:
-    return _talk(socket.AF_UNIX, socket.SOCK_STREAM, facts["abstract"], facts)
+    return talk(socket.AF_UNIX, socket.SOCK_STREAM, facts["abstract"], facts)
 
 
 @probe("sockets", "nor one of datagrams with an abstract name")
 def send_a_datagram_to_the_host_by_an_abstract_name(facts: Facts) -> str:
-    return _talk(socket.AF_UNIX, socket.SOCK_DGRAM, facts["abstract_dgram"], facts)
+    return talk(socket.AF_UNIX, socket.SOCK_DGRAM, facts["abstract_dgram"], facts)
 
 
 @probe("sockets", "there is no network interface but loopback")

@@ -7,6 +7,7 @@ a probe from it. `Witness.facts` tells where everything is; `Witness.report` tel
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -31,30 +32,41 @@ VICTIMS = (
     *("relay", "relay_kill", "relay_stop", "relay_pidfd", "relay_trace", "relay_segv", "relay_write"),
 )
 
+#: The port on a machine without IPv6; nothing answers there.
+NO_IPV6 = 9
+
 _PR_SET_PDEATHSIG, _PR_SET_PTRACER = 1, 0x5961_6D61
 _IPC_PRIVATE, _IPC_CREAT, _IPC_RMID = 0, 0o1000, 0
 _PROCESS_KEYRING, _KEYCTL_SETPERM, _ALL_PERMISSIONS = -2, 5, 0x3F3F_3F3F
 
 
 class Witness:
-    """Lays everything out below `host_dir`, which is made. `calls` are system call numbers by name."""
+    """Lays everything out below `host_dir`, which is made. `calls` are system call numbers by name.
+
+    Beside it is a folder that the sandbox is shown, read-only, with sockets and a pipe in it.
+    """
 
     def __init__(self, host_dir: str, calls: dict[str, int]) -> None:
         self.token = secrets.token_hex(16)
         self.dir = pathlib.Path(host_dir)
+        self.shown = pathlib.Path(f"{host_dir}-shown")
         self._calls = {"calls": calls}
         self._memory = ctypes.create_string_buffer(self.token.encode())
         self._selector = selectors.DefaultSelector()
         self._touched: list[str] = []
         os.umask(0)
         self.dir.mkdir(mode=0o777)
+        self.shown.mkdir(mode=0o777)
         for name in FILES:
             self.dir.joinpath(name).write_text(self.token)
-        os.mkfifo(self.dir / "fifo")
-        self._listen_to(os.open(self.dir / "fifo", os.O_RDONLY | os.O_NONBLOCK), "fifo")
+        for path in (self.dir / "fifo", self.shown / "pipe"):
+            os.mkfifo(path)
+            # For writing too, or the first writer's end would be everyone's.
+            self._listen_to(os.open(path, os.O_RDWR | os.O_NONBLOCK), path.name)
         self.facts: dict[str, Any] = {
             "token": self.token,
             "host_dir": host_dir,
+            "shown_dir": str(self.shown),
             "witness_pid": os.getpid(),
             "memory_address": ctypes.addressof(self._memory),
             "victims": {name: self._victim() for name in VICTIMS},
@@ -76,13 +88,13 @@ class Witness:
                 self._answer(key.fileobj, key.data)
 
     def report(self) -> dict[str, Any]:
-        """What was touched: every list is empty where nobody got out."""
+        """What was touched since the last report: every list is empty where nobody got out."""
         after = self._files()
+        before, self._before = self._before, after
+        touched, self._touched = self._touched, []
         return {
-            "reached": self._touched,
-            "files changed": sorted(
-                name for name in self._before | after if self._before.get(name) != after.get(name)
-            ),
+            "reached": touched,
+            "files changed": sorted(name for name in before | after if before.get(name) != after.get(name)),
             "processes harmed": sorted(
                 name for name, pid in self.facts["victims"].items() if _state(pid) != "S (sleeping)"
             ),
@@ -98,6 +110,7 @@ class Witness:
         libc.mq_unlink(self.facts["posix_queue"].encode())
         os.unlink(self.facts["shm_file"])
         shutil.rmtree(self.dir)
+        shutil.rmtree(self.shown)
 
     def _victim(self) -> int:
         pid = os.fork()
@@ -119,6 +132,9 @@ class Witness:
             ("unix", socket.AF_UNIX, socket.SOCK_STREAM, str(self.dir / "stream")),
             ("unix_dgram", socket.AF_UNIX, socket.SOCK_DGRAM, str(self.dir / "dgram")),
             ("unix_packet", socket.AF_UNIX, socket.SOCK_SEQPACKET, str(self.dir / "packet")),
+            ("shown_stream", socket.AF_UNIX, socket.SOCK_STREAM, str(self.shown / "stream")),
+            ("shown_dgram", socket.AF_UNIX, socket.SOCK_DGRAM, str(self.shown / "dgram")),
+            ("shown_packet", socket.AF_UNIX, socket.SOCK_SEQPACKET, str(self.shown / "packet")),
             ("abstract", socket.AF_UNIX, socket.SOCK_STREAM, f"\0escape-{self.token}"),
             ("abstract_dgram", socket.AF_UNIX, socket.SOCK_DGRAM, f"\0escape-{self.token}-d"),
         ):
@@ -128,7 +144,7 @@ class Witness:
             except OSError:
                 if family != socket.AF_INET6:
                     raise
-                facts[name] = 9  # a machine without IPv6; nothing answers there
+                facts[name] = NO_IPV6
                 continue
             if kind != socket.SOCK_DGRAM:
                 listener.listen()
@@ -194,8 +210,10 @@ class Witness:
                 self._selector.unregister(source)
         elif source.type == socket.SOCK_DGRAM:
             _, sender = source.recvfrom(4096)
-            if sender:
-                source.sendto(self.token.encode(), sender)
+            # The name of one that got out of its network namespace leads nowhere here.
+            with contextlib.suppress(OSError):
+                if sender:
+                    source.sendto(self.token.encode(), sender)
         else:
             connection, _ = source.accept()
             connection.sendall(self.token.encode())
@@ -211,9 +229,9 @@ class Witness:
         return found
 
     def _files(self) -> dict[str, object]:
-        files = [*sorted(self.dir.iterdir()), pathlib.Path(self.facts["shm_file"])]
+        files = [*self.dir.iterdir(), *self.shown.iterdir(), pathlib.Path(self.facts["shm_file"])]
         return {
-            path.name: (path.stat().st_mode, path.stat().st_mtime_ns, path.is_file() and path.read_text())
+            str(path): (path.stat().st_mode, path.stat().st_mtime_ns, path.is_file() and path.read_text())
             for path in files
         }
 

@@ -9,6 +9,7 @@ import pytest
 from traitlets import Int, Unicode
 from traitlets.config import LoggingConfigurable
 
+from gateway.app import JupyterGateway
 from gateway.app_options import StrictApp
 
 
@@ -133,3 +134,17 @@ def test_options_come_before_files_and_python_before_nothing(folder: Path) -> No
 def test_a_file_that_is_named_is_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('{"Vehicle": {"wheels": 8}}')
     assert read(f"--config={tmp_path / 'mine.json'}").wheels == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "hidden"),
+    [
+        ({"token_file": "/t", "certfile": "/c", "keyfile": "/k", "client_ca": "/a"}, ["/t", "/k"]),
+        ({"certfile": "/certificate-and-key"}, ["/certificate-and-key"]),
+        ({}, []),
+    ],
+)
+def test_what_holds_a_secret_is_hidden_from_sandboxes_and_a_public_certificate_is_not(
+    given: dict[str, str], hidden: list[str]
+) -> None:
+    assert JupyterGateway(**given).make_backend().hidden_paths == hidden

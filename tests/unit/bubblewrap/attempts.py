@@ -16,11 +16,14 @@ import os
 import select
 import signal
 import sys
+import time
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 _CAPABILITY_VERSION_3 = 0x2008_0522
-#: Seconds that one call may take when it is made apart; what blocks has not been refused.
-_PATIENCE = 0.5
+#: Seconds for one call that is made apart, on a machine that does much else. What has been asleep at two
+#: looks in a row is blocked in its call: before that, the child waits for nothing.
+_PATIENCE = 5.0
+_LOOK = 0.05
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -59,15 +62,14 @@ def load(filter_: bytes) -> None:
 
 
 def call_apart(number: int, *arguments: int) -> int | str:
-    """As `call`, in a child; the name of the signal that ended it, "exited" or "blocked" otherwise."""
+    """As `call`, in a child; else the name of the signal that ended it, "exited", "blocked" or "late"."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.write(writer, b"%d" % call(number, *arguments))
         os._exit(0)
     os.close(writer)
-    ready, _, _ = select.select([reader], [], [], _PATIENCE)
-    answer = os.read(reader, 16) if ready else b"blocked"
+    answer = _hear(reader, child)
     os.close(reader)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -76,6 +78,18 @@ def call_apart(number: int, *arguments: int) -> int | str:
     if answer:
         return answer.decode()
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "exited"
+
+
+def _hear(reader: int, child: int) -> bytes:
+    deadline, asleep = time.monotonic() + _PATIENCE, 0
+    while time.monotonic() < deadline:
+        if select.select([reader], [], [], _LOOK)[0]:
+            return os.read(reader, 16)
+        with open(f"/proc/{child}/stat") as file:
+            asleep = asleep + 1 if file.read().rpartition(")")[2].split()[0] in "ST" else 0
+        if asleep == 2:
+            return b"blocked"
+    return b"late"
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.backends.bubblewrap import cgroups
 from gateway.backends.bubblewrap.cgroups import Cgroups, Place
+from gateway.backends.bubblewrap.limits import describe
 from tests.unit.bubblewrap.test_settings import BOUNDS
 
 
@@ -72,7 +73,7 @@ def test_a_delegated_group_of_version_2_is_used_where_only_the_gateway_is_in_it(
         cgroup__subtree_control="",
     )
     proc = machine(tmp_path, [("cgroup2", "/", "")], "0::/user/scope\n")
-    assert cgroups.detect(proc) == {name: Place("v2", own) for name in ("memory", "pids", "cpu")}
+    assert cgroups.detect(proc) == {name: Place("v2", own) for name in ("memory", "swap", "pids", "cpu")}
 
 
 def test_a_group_of_version_2_with_other_processes_is_left_alone(
@@ -88,18 +89,61 @@ def test_a_group_of_version_2_with_other_processes_is_left_alone(
     assert cgroups.detect(machine(tmp_path, [("cgroup2", "/", "")], "0::/user/scope\n")) == {}
 
 
-def test_root_uses_the_nearest_group_of_version_2_that_hands_controllers_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("top", "user", "chosen", "controllers"),
+    [
+        ("cpu memory pids", "memory pids", "", ["memory", "swap", "pids", "cpu"]),
+        ("cpu memory pids", "cpu memory pids", "user", ["memory", "swap", "pids", "cpu"]),
+        ("memory pids", "memory pids", "user", ["memory", "swap", "pids"]),
+        ("cpu io", "pids io", "user", ["pids"]),
+        ("", "", "", []),
+    ],
+)
+def test_root_uses_the_nearest_group_of_version_2_that_hands_the_most_controllers_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, user: str, chosen: str, controllers: list[str]
 ) -> None:
+    """All from one: a process is in one group of version 2, so the limits of a second would be lost."""
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    top = group(tmp_path / "unified", cgroup__subtree_control="cpu memory pids")
-    user = group(tmp_path / "unified/user", cgroup__subtree_control="memory pids")
+    group(tmp_path / "unified", cgroup__subtree_control=top)
+    group(tmp_path / "unified/user", cgroup__subtree_control=user)
     group(tmp_path / "unified/user/scope", cgroup__procs="999999999\n", cgroup__subtree_control="")
-    assert cgroups.detect(machine(tmp_path, [("cgroup2", "/", "")], "0::/user/scope\n")) == {
-        "memory": Place("v2", user),
-        "pids": Place("v2", user),
-        "cpu": Place("v2", top),
-    }
+    places = cgroups.detect(machine(tmp_path, [("cgroup2", "/", "")], "0::/user/scope\n"))
+    assert places == dict.fromkeys(controllers, Place("v2", tmp_path / "unified" / chosen))
+
+
+def test_a_second_gateway_of_a_shell_makes_its_groups_beside_those_of_the_first(tmp_path: Path) -> None:
+    """The first has moved the shell into a group of its own, which must not be delegated in its turn."""
+    scope = group(tmp_path / "unified/scope", cgroup__subtree_control="cpu memory pids")
+    group(
+        scope / "gateway",
+        cgroup__procs=f"{os.getpid()}\n",
+        cgroup__controllers="cpu memory pids",
+        cgroup__subtree_control="",
+    )
+    places = cgroups.detect(machine(tmp_path, [("cgroup2", "/", "")], "0::/scope/gateway\n"))
+    assert {place.folder for place in places.values()} == {scope}
+
+
+@pytest.mark.parametrize(
+    ("files", "counted"),
+    [
+        ({}, True),
+        ({"memory__max": "max"}, False),
+        ({"memory__max": "max", "memory__swap__max": "max"}, True),
+    ],
+)
+def test_swap_is_limited_where_linux_may_be_counting_it(
+    tmp_path: Path, files: dict[str, str], counted: bool
+) -> None:
+    group(
+        tmp_path / "unified/own",
+        cgroup__procs=f"{os.getpid()}\n",
+        cgroup__controllers="memory",
+        cgroup__subtree_control="",
+        **files,
+    )
+    places = cgroups.detect(machine(tmp_path, [("cgroup2", "/", "")], "0::/own\n"))
+    assert ("swap" in places) is counted
 
 
 def test_controllers_of_version_1_go_before_those_of_version_2(tmp_path: Path) -> None:
@@ -124,6 +168,20 @@ def test_the_gateway_moves_out_of_a_delegated_group_before_it_hands_controllers_
     assert made.folders == [own / "mine"]
 
 
+def test_groups_of_version_2_are_not_made_in_two_places(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two places"):
+        Cgroups("mine", {"memory": Place("v2", tmp_path), "cpu": Place("v2", tmp_path / "above")})
+
+
+def test_a_group_of_version_2_that_gets_no_controller_is_removed(tmp_path: Path) -> None:
+    own = group(tmp_path / "own", cgroup__procs=f"{os.getpid()}\n")
+    (own / "cgroup.subtree_control").mkdir()  # cannot be written, whoever runs this
+    made = Cgroups("mine", {"memory": Place("v2", own), "pids": Place("v2", own)})
+    assert (made.controllers, made.folders) == ({}, [])
+    assert not (own / "mine").exists()
+    assert len(made.problems) == 2
+
+
 def test_a_controller_whose_group_cannot_be_made_is_told_and_not_counted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     made = Cgroups("mine", {"pids": Place("v1", tmp_path / "file")})
@@ -134,11 +192,32 @@ def test_a_controller_whose_group_cannot_be_made_is_told_and_not_counted(tmp_pat
     assert "best effort" in check.detail
 
 
+def test_that_swap_is_not_counted_is_told_and_is_best_effort(tmp_path: Path) -> None:
+    parent = group(tmp_path / "own", cgroup__subtree_control="memory")
+    made = Cgroups("mine", {"memory": Place("v2", parent), "swap": Place("v2", parent)})
+    assert made.controllers == {"memory": "v2"}
+    assert "swapaccount=1" in made.check().detail
+    (memory,) = [row for row in describe(BOUNDS, made.controllers) if row.name == "memory"]
+    assert memory.best_effort
+    assert "swap" in memory.enforced_by
+
+
+def test_a_process_that_is_not_in_its_group_after_all_is_an_error(tmp_path: Path) -> None:
+    """As where two hierarchies of one kind were joined, and the second took it out of the first."""
+    moved = cgroups.Cgroup({"memory": group(tmp_path / "memory"), "pids": group(tmp_path / "pids")})
+    moved.join(1234)
+    (tmp_path / "pids/cgroup.procs").unlink()
+    (tmp_path / "pids/cgroup.procs").symlink_to("/dev/null")
+    with pytest.raises(OSError, match="did not get into"):
+        moved.join(1234)
+
+
 @pytest.mark.parametrize(
     ("controller", "version", "files"),
     [
         ("memory", "v1", {"memory.limit_in_bytes": "1073741824"}),
         ("memory", "v2", {"memory.max": "1073741824"}),
+        ("swap", "v1", {"memory.memsw.limit_in_bytes": "1073741824"}),
         ("pids", "v1", {"pids.max": "257"}),
         ("pids", "v2", {"pids.max": "257"}),
         ("cpu", "v1", {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "200000"}),

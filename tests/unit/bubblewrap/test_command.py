@@ -8,8 +8,8 @@ import pytest
 
 from gateway.backends.bubblewrap import command
 from gateway.backends.bubblewrap.command import Contents, Descriptors, Outside
+from gateway.backends.bubblewrap.hidden import Cover
 from gateway.backends.bubblewrap.settings import Bind
-from gateway.backends.bubblewrap.visible import Cover
 from tests.unit.bubblewrap.test_settings import BOUNDS
 
 CONTENTS = Contents(
@@ -59,14 +59,15 @@ def test_what_is_to_be_isolated_is_on_the_command_line(outside: Outside, words: 
     assert has(command.build(CONTENTS, outside, DESCRIPTORS), *words)
 
 
-def test_an_ordinary_user_starts_bubblewrap_directly() -> None:
-    assert command.build(CONTENTS, ORDINARY, DESCRIPTORS)[0] == "/usr/bin/bwrap"
+def test_an_ordinary_user_starts_bubblewrap_with_nothing_but_a_higher_score_before_it() -> None:
+    argv = command.build(CONTENTS, ORDINARY, DESCRIPTORS)
+    assert argv[:5] == ["choom", "--adjust", "800", "--", "/usr/bin/bwrap"]
 
 
 def test_root_is_given_up_for_good_before_bubblewrap() -> None:
     argv = command.build(CONTENTS, ROOT, DESCRIPTORS)
     chain = argv[: argv.index("/usr/bin/bwrap")]
-    assert chain[:3] == ["nsenter", "--mount=/proc/1/fd/9", "--"]
+    assert chain[:7] == ["choom", "--adjust", "800", "--", "nsenter", "--mount=/proc/1/fd/9", "--"]
     assert has(
         chain, "setpriv", "--reuid=1900000000", "--regid=1900000000", "--clear-groups", "--no-new-privs"
     )
@@ -89,7 +90,10 @@ def test_the_root_is_made_read_only_last_of_all() -> None:
 
 
 def test_nothing_is_bound_writable() -> None:
-    assert {option for option in options() if "bind" in option} == {"--ro-bind"}
+    given = options()
+    writable = [given[place : place + 3] for place, option in enumerate(given) if option == "--dev-bind"]
+    assert writable == [["--dev-bind", "/dev/full", "/dev/zero"]]
+    assert {option for option in given if "bind" in option} == {"--ro-bind", "--dev-bind"}
 
 
 def test_own_file_systems_come_before_what_may_lie_below_them_and_covers_after_it() -> None:

@@ -137,6 +137,27 @@ def test_each_thing_that_a_sandbox_must_not_have_fails_its_check(
     assert checks[name].remedy
 
 
+OVERFLOW_GID = int(Path("/proc/sys/kernel/overflowgid").read_text())
+
+
+@pytest.mark.parametrize(
+    ("user", "groups", "well"),
+    [
+        (1000, [1000], True),
+        (1000, [1000, OVERFLOW_GID, OVERFLOW_GID], True),
+        (1000, [1000, 4], False),
+        (0, [], True),
+        (0, [1000, OVERFLOW_GID], False),
+    ],
+)
+def test_groups_without_a_name_are_what_an_ordinary_user_cannot_give_up_and_root_can(
+    user: int, groups: list[int], well: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    inside = GOOD.__class__(**{**vars(GOOD), "groups": groups})
+    assert judged(inside=inside)["privileges"].ok is well
+
+
 def test_a_file_that_appears_outside_fails_although_the_probe_did_not_say_so() -> None:
     assert judged(appeared=True)["files"].ok is False
 

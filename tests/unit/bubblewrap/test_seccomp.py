@@ -165,6 +165,20 @@ def test_an_argument_rule_decides(
     assert verdict(program, machine, NUMBERS[machine][name], arguments) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "counted"),
+    [(0x02, True), (0x22, True), (0x4022, True), (0x01, True), (0x21, False), (0x4021, False), (0x23, False)],
+)
+def test_shared_memory_without_a_file_is_refused_where_no_cgroup_counts_it(
+    machine: str, program: bytes, flags: int, counted: bool
+) -> None:
+    unaccounted = build_filter(machine, deny_unaccounted_memory=True)
+    arguments = (0, 4096, 3, flags, 2**32 - 1, 0)
+    number = NUMBERS[machine]["mmap"]
+    assert verdict(program, machine, number, arguments) == ALLOW
+    assert verdict(unaccounted, machine, number, arguments) == (ALLOW if counted else _REFUSED)
+
+
 @pytest.mark.parametrize("other", MACHINES)
 def test_a_call_of_another_architecture_ends_the_process(machine: str, program: bytes, other: str) -> None:
     expected = ALLOW if other == machine else KILL_PROCESS

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from gateway.backends.base import LimitReport, SpecError
-from gateway.backends.bubblewrap import limits, settings
+from gateway.backends.bubblewrap import endpoints, limits, settings
 from gateway.backends.bubblewrap.limits import MIB, Limits
 from gateway.backends.bubblewrap.settings import Bind
 
@@ -75,6 +77,8 @@ def test_a_life_is_taken_where_none_is_configured() -> None:
         ({"cpus": "1"}, ["cpus", "number"]),
         ({"cpus": float("nan")}, ["cpus", "number"]),
         ({"life": float("inf")}, ["life", "number"]),
+        ({"cpus": 10**400}, ["cpus", "number"]),
+        ({"life": 10**400}, ["life", "number"]),
         ({"transport": "udp"}, ["transport", "'udp'", "'ipc' or 'tcp'"]),
         ({"transport": []}, ["transport", "[]"]),
         ({"sign": 1}, ["sign", "true or false"]),
@@ -143,6 +147,46 @@ def test_what_is_not_below_the_root_is_refused(root: Path, source: str) -> None:
         data(root, root / source)
 
 
+@pytest.mark.parametrize("loose", ["", "root/folder", "links"])
+def test_data_that_others_could_exchange_before_it_is_mounted_is_refused(root: Path, loose: str) -> None:
+    (root / "folder/course").mkdir(parents=True)
+    (root.parent / "links").mkdir()
+    (root.parent / "links/root").symlink_to(root)
+    entries, roots = [{"source": str(root / "folder/course")}], [str(root.parent / "links/root")]
+    assert settings.read({"read_only": entries}, BOUNDS, roots).data
+    (root.parent / loose).chmod(0o777)
+    with pytest.raises(SpecError, match=f"through {root.parent / loose}, where others"):
+        settings.read({"read_only": entries}, BOUNDS, roots)
+
+
+@pytest.mark.parametrize("place", ["", "a/b/"])
+@pytest.mark.parametrize("kind", ["socket", "pipe"])
+def test_data_with_a_socket_or_a_pipe_in_it_is_refused(root: Path, place: str, kind: str) -> None:
+    folder = root / "course" / place
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / "it")
+    else:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / "it"))
+    with pytest.raises(SpecError, match=f"holds {root}/course/{place}it, which is no file"):
+        data(root, root / "course")
+    with pytest.raises(SpecError, match="which is no file"):
+        data(root, folder / "it")
+
+
+def test_data_of_more_files_than_can_be_looked_at_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "MOST", 3)
+    for name in ("a", "b", "c"):
+        (root / "course" / name).touch()
+    assert data(root, root / "course")
+    (root / "course/d").touch()
+    with pytest.raises(SpecError, match="too many to look for sockets"):
+        data(root, root / "course")
+
+
 @pytest.mark.parametrize("target", ["..", "../etc", "/etc", "/data", "/", "a/../..", 5, "a\0b"])
 def test_a_target_outside_of_data_is_refused(root: Path, target: object) -> None:
     with pytest.raises(SpecError, match=r"read_only\[0\]\.target"):
@@ -184,8 +228,17 @@ def test_no_rlimit_exceeds_what_the_gateway_may_set(monkeypatch: pytest.MonkeyPa
 
 
 def test_each_limit_says_what_keeps_it() -> None:
-    told = {report.name: report for report in limits.describe(BOUNDS, {"memory": "v2"})}
+    told = {report.name: report for report in limits.describe(BOUNDS, {"memory": "v2", "swap": "v2"})}
     assert told["memory"] == LimitReport("memory", "1 GiB", "cgroup v2", best_effort=False)
     assert told["processes"].best_effort
     assert told["cpus"].best_effort
     assert not told["life"].best_effort
+
+
+@pytest.mark.parametrize(("user", "shared"), [(0, False), (1000, True)])
+def test_what_an_accounts_sandboxes_share_is_said_where_they_are_one_account(
+    user: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    told = {report.name: report.enforced_by for report in limits.describe(BOUNDS, {})}
+    assert ("in flight and epoll watches" in told["open_files"]) is shared

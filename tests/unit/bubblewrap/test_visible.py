@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.backends.base import SpecError
-from gateway.backends.bubblewrap import visible
+from gateway.backends.bubblewrap import endpoints, visible
+from gateway.backends.bubblewrap.hidden import Cover
 from gateway.backends.bubblewrap.settings import Bind
-from gateway.backends.bubblewrap.visible import Cover, Rules, Visible, look
+from gateway.backends.bubblewrap.visible import Rules, Visible, look
 
 RULES = Rules(interpreter=[], programs="/nowhere/bin", hidden=[])
 
@@ -193,18 +196,152 @@ def test_jupyters_configuration_in_an_environment_is_covered(tmp_path: Path, ven
     assert {Cover(str(prefix / "etc/jupyter"), True) for prefix in (venv, base)} <= set(seen.covered)
 
 
-def test_hidden_paths_are_covered_wherever_they_show(tmp_path: Path) -> None:
-    path = program(tmp_path / "real/bin/python")
+def test_a_hidden_folder_is_covered_wherever_it_shows(tmp_path: Path) -> None:
+    program(tmp_path / "real/bin/python")
     (tmp_path / "env").symlink_to("real")
-    (tmp_path / "real/token").write_text("")
-    (tmp_path / "elsewhere").write_text("")
-    hidden = [str(tmp_path / "real/token"), str(tmp_path / "elsewhere"), str(tmp_path / "missing")]
+    for name in ("real/keys", "elsewhere"):
+        (tmp_path / name).mkdir()
+    hidden = [str(tmp_path / "real/keys"), str(tmp_path / "elsewhere"), str(tmp_path / "missing")]
     seen = look(RULES._replace(hidden=hidden), [str(tmp_path / "env/bin/python")])
     assert [cover for cover in seen.covered if cover.target.startswith(str(tmp_path))] == [
-        Cover(str(tmp_path / "env/token"), False),
-        Cover(str(tmp_path / "real/token"), False),
+        Cover(str(tmp_path / "env/keys"), True),
+        Cover(str(tmp_path / "real/keys"), True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "hidden", ["token", "missing", "missing/token", "link", "link-to-a-folder", "behind"]
+)
+def test_a_kernel_that_would_be_shown_the_folder_of_a_hidden_file_is_refused(
+    tmp_path: Path, hidden: str
+) -> None:
+    """A cover over a file goes when the file is replaced, and over what is not there there is none."""
+    path = program(tmp_path / "env/bin/python")
+    (tmp_path / "env/token").write_text("")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "env/link").symlink_to(tmp_path / "outside/token")
+    (tmp_path / "env/link-to-a-folder").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside/in").symlink_to(tmp_path / "env/token")
+    spot = tmp_path / ("outside/in" if hidden == "behind" else f"env/{hidden}")
+    with pytest.raises(SpecError, match=rf"Move it out of {tmp_path}/env\."):
+        look(RULES._replace(hidden=[str(spot)]), [str(path)])
+
+
+def test_a_hidden_file_in_a_covered_folder_is_out_of_sight(tmp_path: Path) -> None:
+    path = program(tmp_path / "env/bin/python")
+    (tmp_path / "env/etc/jupyter").mkdir(parents=True)
+    (tmp_path / "env/keys").mkdir()
+    hidden = ["etc/jupyter/jupyter_gateway_config.py", "keys", "keys/token"]
+    seen = look(RULES._replace(hidden=[str(tmp_path / "env" / name) for name in hidden]), [str(path)])
+    assert {cover.target for cover in seen.covered} >= {
+        str(tmp_path / "env/etc/jupyter"),
+        str(tmp_path / "env/keys"),
+    }
+
+
+@pytest.mark.parametrize("spot", ["secret", "secret/sub", "way-in"])
+@pytest.mark.parametrize("asked_by", ["data", "the kernelspec's folder", "argv", "the program"])
+def test_what_lies_in_a_hidden_folder_is_shown_to_nobody_who_asks(
+    tmp_path: Path, spot: str, asked_by: str
+) -> None:
+    path = program(tmp_path / "secret/sub/bin/python")
+    program(tmp_path / "secret/bin/python")
+    (tmp_path / "way-in").symlink_to(path.parents[1])
+    asked = str(tmp_path / spot)
+    asking: dict[str, tuple[list[str], str, list[Bind]]] = {
+        "data": (["sh"], "", [Bind(asked, "/data/x")]),
+        "the kernelspec's folder": (["sh"], asked, []),
+        "argv": (["sh", asked + "/bin/python"], "", []),
+        "the program": ([asked + "/bin/python"], "", []),
+    }
+    rules = RULES._replace(hidden=[str(tmp_path / "secret")])
+    with pytest.raises(SpecError, match=f"lies in {tmp_path}/secret, which no sandbox may see"):
+        look(rules, *asking[asked_by])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of whoever runs the gateway."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    entry = pwd.struct_passwd(("me", "x", os.geteuid(), 1000, "", str(folder), "/bin/sh"))
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: entry)
+    return folder
+
+
+@pytest.mark.parametrize("name", [".ssh/id", ".config/gcloud/key", ".netrc", "link/id"])
+def test_a_file_among_the_keys_of_a_home_that_argv_names_is_refused(home: Path, name: str) -> None:
+    (home / "link").symlink_to(".ssh")
+    (home / ".ssh").mkdir()
+    path = program(home / name)
+    with pytest.raises(SpecError, match="of its own"):
+        look(RULES, ["sh", str(path)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".local/share/jupyter/kernels/mine/kernel.sh",
+        ".julia/packages/IJulia/abc/src/kernel.jl",
+        ".nvm/versions/node/v20/lib/node_modules/a/kernel.js",
+        ".venv/share/mine/kernel.sh",
+        "mine/kernel.sh",
+    ],
+)
+def test_a_file_where_kernels_are_kept_in_a_home_may_be_named(home: Path, name: str) -> None:
+    venv = program(home / ".venv/bin/python")
+    (home / ".venv/pyvenv.cfg").write_text("")
+    assert look(RULES, [str(venv), str(program(home / name))])
+
+
+@pytest.mark.parametrize("mark", ["pyvenv.cfg", "conda-meta"])
+def test_a_folder_with_a_dot_in_a_home_is_too_wide_unless_it_is_an_environment(home: Path, mark: str) -> None:
+    path = program(home / ".cargo/bin/kernel")
+    with pytest.raises(SpecError, match="of its own"):
+        look(RULES, [str(path)])
+    (home / ".cargo" / mark).mkdir()
+    assert look(RULES, [str(path)])
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Path]:
+    """The socket of a program in an environment."""
+    (tmp_path / "env/run").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "env/run/app.sock"))
+        yield tmp_path / "env/run/app.sock"
+
+
+def test_sockets_of_programs_that_run_are_covered_wherever_they_show(tmp_path: Path, listener: Path) -> None:
+    (tmp_path / "link").symlink_to("env")
+    path = program(tmp_path / "env/bin/python")
+    seen = look(RULES, [str(tmp_path / "link/bin/python")], data=[Bind(str(tmp_path), "/data/x")])
+    assert [cover for cover in seen.covered if cover.target.endswith("app.sock")] == [
+        Cover("/data/x/env/run/app.sock", False),
+        Cover(str(listener), False),
+        Cover(str(tmp_path / "link/run/app.sock"), False),
     ]
     assert path.exists()
+
+
+def test_pipes_and_sockets_in_the_kernelspecs_folder_are_covered(tmp_path: Path, listener: Path) -> None:
+    (tmp_path / "env/a/b").mkdir(parents=True)
+    os.mkfifo(tmp_path / "env/a/b/pipe")
+    (tmp_path / "env/link").symlink_to("a/b/pipe")
+    seen = look(RULES, ["sh"], str(tmp_path / "env"))
+    shown = [cover.target for cover in seen.covered if cover.target.startswith(str(tmp_path))]
+    assert shown == [str(tmp_path / "env/a/b/pipe"), str(listener)]
+
+
+def test_a_kernelspecs_folder_of_too_many_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "MOST", 10)
+    (tmp_path / "spec").mkdir()
+    for number in range(11):
+        (tmp_path / f"spec/{number}").touch()
+    with pytest.raises(SpecError, match="too many"):
+        look(RULES, ["sh"], str(tmp_path / "spec"))
 
 
 def test_this_interpreter_is_found_with_its_base() -> None:
