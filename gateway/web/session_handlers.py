@@ -35,7 +35,7 @@ class SessionsHandler(ApiHandler):
                 if kernel_id is not None:
                     kernel = self.web.kernel_of(self.identity, kernel_id)
                 else:
-                    kernel = await self.starts.start(kernel_name, owner, path=path)
+                    kernel = await self.starts.start(kernel_name, owner)
                 session = self.sessions.add(owner, path, name, kind, kernel)
         self.set_header("Location", self.url("api", "sessions", session.id))
         self.answer(session.model(), 201)
@@ -58,9 +58,7 @@ class SessionHandler(ApiHandler):
         if kernel_id is not None:
             session.kernel = self.web.kernel_of(self.identity, kernel_id)
         elif kernel_name is not None:
-            session.kernel = await self.starts.start(
-                kernel_name, self.identity.name, path=session.path if path is None else path
-            )
+            session.kernel = await self.starts.start(kernel_name, self.identity.name)
         session.path = session.path if path is None else path
         session.name = session.name if name is None else name
         session.type = session.type if kind is None else kind

@@ -53,9 +53,7 @@ class KernelStarts:
         self._monotonic = monotonic
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(
-        self, name: str | None, owner: str, env: Mapping[str, str] | None = None, path: str | None = None
-    ) -> Kernel:
+    async def start(self, name: str | None, owner: str, env: Mapping[str, str] | None = None) -> Kernel:
         """A new kernel that is ready, or dead, or still starting after `wait` seconds.
 
         Raises what `Kernels.create` raises, and `NoSuchKernelError` where it was deleted meanwhile.
@@ -63,7 +61,7 @@ class KernelStarts:
         began = self._monotonic()
         try:
             kernel = self._kernels.create(
-                spec_name(self._kernels.kernelspecs, name), self._environment.passes(env or {}), owner, path
+                spec_name(self._kernels.kernelspecs, name), self._environment.passes(env or {}), owner
             )
         except KernelError as error:
             self._metrics.kernel_failures.labels(_REASONS[type(error)]).inc()

@@ -64,7 +64,6 @@ BAD = [
     Bad("a name with a NUL", "POST", NEW, {"name": "a\0b"}, 400, "'name' holds"),
     Bad("a name with half a surrogate", "POST", NEW, b'{"name": "\\ud800"}', 400, "'name' holds"),
     Bad("a name nobody has", "POST", NEW, {"name": "../python3"}, 404, "python3"),
-    Bad("a path that is an object", "POST", NEW, {"path": {}}, 400, "'path' is an object"),
     Bad("an env that is an array", "POST", NEW, {"env": ["A=1"]}, 400, "'env' is an array"),
     Bad("an env with a number", "POST", NEW, {"env": {"A": 1}}, 400, "'A' is a number"),
     Bad("an env with null", "POST", NEW, {"env": {"KERNEL_USERNAME": None}}, 400, "is null"),
