@@ -23,7 +23,7 @@ class KernelsHandler(ApiHandler):
     async def on_post(self) -> None:
         members = self.json_body()
         name = body.text(members, "name")
-        env = body.text_map(members, "env")
+        env = body.nested(members, "env")
         kernel = await self.starts.start(name, self.identity.name, env)
         if self._client_is_gone:
             # Nobody has learned this kernel's id, and nobody would shut it down.

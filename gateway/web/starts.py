@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..kernels.errors import (
     BadKernelSpecError,
@@ -53,10 +54,11 @@ class KernelStarts:
         self._monotonic = monotonic
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, name: str | None, owner: str, env: Mapping[str, str] | None = None) -> Kernel:
+    async def start(self, name: str | None, owner: str, env: dict[str, Any] | None = None) -> Kernel:
         """A new kernel that is ready, or dead, or still starting after `wait` seconds.
 
-        Raises what `Kernels.create` raises, and `NoSuchKernelError` where it was deleted meanwhile.
+        `env` is what the request has in its body. Raises what `Kernels.create` and `EnvironmentFilter.passes`
+        raise, and `NoSuchKernelError` where it was deleted meanwhile.
         """
         began = self._monotonic()
         try:

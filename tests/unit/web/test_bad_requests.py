@@ -28,7 +28,7 @@ from gateway.web.routes import PATH_TOKEN_ROUTE, ROUTES
 from tests.unit.web.serving import TOKEN, Gateway, gateway
 
 NOBODY = str(uuid.UUID(int=0))
-MAX_BODY = 10_000
+MAX_BODY = 20_000
 
 
 class Bad(NamedTuple):
@@ -65,7 +65,9 @@ BAD = [
     Bad("a name with half a surrogate", "POST", NEW, b'{"name": "\\ud800"}', 400, "'name' holds"),
     Bad("a name nobody has", "POST", NEW, {"name": "../python3"}, 404, "python3"),
     Bad("an env that is an array", "POST", NEW, {"env": ["A=1"]}, 400, "'env' is an array"),
-    Bad("an env with a number", "POST", NEW, {"env": {"A": 1}}, 400, "'A' is a number"),
+    Bad("an env with a number", "POST", NEW, {"env": {"KERNEL_USERNAME": 1}}, 400, "NAME' is a number"),
+    Bad("an env that is too long", "POST", NEW, {"env": {"KERNEL_USERNAME": "x" * 16385}}, 400, "has 16385"),
+    Bad("an env with half a surrogate", "POST", NEW, {"env": {"KERNEL_USERNAME": "\ud800"}}, 400, "holds"),
     Bad("an env with null", "POST", NEW, {"env": {"KERNEL_USERNAME": None}}, 400, "is null"),
     Bad("an env with a NUL", "POST", NEW, {"env": {"KERNEL_USERNAME": "\0"}}, 400, "'KERNEL_USERNAME'"),
     Bad("a kernelspec that cannot be run", "POST", NEW, {"name": "broken"}, 500, "argv"),
@@ -274,7 +276,7 @@ async def test_an_expected_100_continue_is_not_given_for_a_body_that_is_far_too_
     async with gateway(tmp_path, max_body=MAX_BODY) as server:
         answer = await server.raw(ASKED + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 413 "), answer
-        assert b"The body is larger than 10000 bytes. Send a smaller one." in answer
+        assert f"The body is larger than {MAX_BODY} bytes. Send a smaller one.".encode() in answer
         await nothing_left(server)
 
 

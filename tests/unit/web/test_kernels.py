@@ -133,6 +133,21 @@ async def test_the_environment_is_filtered_by_name_and_dropped_names_are_logged_
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 100_000, "\ud800", "\0", 40, None, ["a"], {"b": 1}],
+    ids=["a long one", "half a surrogate", "a NUL", "a number", "null", "an array", "an object"],
+)
+async def test_no_value_of_a_name_that_is_dropped_keeps_a_kernel_from_starting(tmp_path: Path, value: object):
+    async with gateway(tmp_path) as server:
+        env = {"KERNEL_LAUNCH_TIMEOUT": value, "\ud800": value, "KERNEL_WORKING_DIR": "x" * 16384}
+        assert (await server.json("POST", "/api/kernels", {"env": env}))["execution_state"] == "idle"
+        passed = server.backend.starts[0]["env"]
+        assert passed["KERNEL_WORKING_DIR"] == "x" * 16384
+        assert not {"KERNEL_LAUNCH_TIMEOUT", "\ud800"} & set(passed)
+
+
+@pytest.mark.gen_test
 async def test_a_kernel_of_a_client_that_left_before_the_answer_is_shut_down(tmp_path: Path):
     async with gateway(tmp_path) as server:
         server.backend.hold.clear()
