@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 
-from gateway.backends.base import BackendError, CapacityError
 from gateway.errors import TABLE, HttpError, answer_to
 from gateway.kernels.errors import (
     BadKernelSpecError,
@@ -167,8 +166,6 @@ def test_the_two_tables_have_the_statuses_that_the_surface_has():
         (KernelStateError("It is busy. Wait."), 409, False),
         (TooManyKernelsError(3), 429, True),
         (BadKernelSpecError("It has no argv."), 500, False),
-        (BackendError("There is no bubblewrap."), 500, False),
-        (CapacityError("There is no room."), 503, True),
         (DrainingError(), 503, True),
         (HttpError(418, "It is a teapot."), 418, False),
     ],
