@@ -40,7 +40,7 @@ def text(members: dict[str, Any], name: str, limit: int = MAX_TEXT) -> str | Non
         raise HttpError(400, f"{quoted(name)} is {_kind(value)}. Send a string.")
     if len(value) > limit:
         raise HttpError(400, f"{quoted(name)} has {len(value)} characters. Send at most {limit}.")
-    if "\0" in value or not _encodes(value):
+    if "\0" in value or not has_utf8(value):
         raise HttpError(400, f"{quoted(name)} holds characters that have no place in it. Leave them out.")
     return value
 
@@ -63,17 +63,18 @@ def nested(members: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def has_utf8(value: str) -> bool:
+    """Whether a string can be written in UTF-8, which half a surrogate pair cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
 def _kind(value: object) -> str:
     return _KINDS.get(type(value), "a number")
-
-
-def _encodes(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
