@@ -44,8 +44,12 @@ _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame
 
 
 class BaseHandler(RequestHandler):
-    """One request. `route` is the path's template, for the metrics; `identity` is set by `prepare`."""
+    """One request. `route` is the path's template, for the metrics; `identity` is set by `prepare`.
 
+    Paths with `open_to_all` need no token.
+    """
+
+    open_to_all = False
     identity: Identity
     request_id = ""
     route = ""
@@ -77,8 +81,21 @@ class BaseHandler(RequestHandler):
         return None
 
     def admit(self) -> Identity:
-        """Who calls. Raises `HttpError` 403 for a caller who may not."""
+        """Who calls, if that is asked. Raises `HttpError` 403 for a caller who may not."""
+        # A preflight carries no credentials (the Fetch standard, 3.2.2), and tells nothing.
+        if self.open_to_all or self.request.method == "OPTIONS":
+            self.web.access.check_host(self.request)
+            return Identity("")
+        return self.identify()
+
+    def identify(self) -> Identity:
+        """Who calls. Raises as `admit`."""
         return self.web.access.admit(self.request)
+
+    def answer_options(self) -> None:
+        """Tell the methods of this path. Which pages may use them, the headers of every answer tell."""
+        self.set_header("Allow", ", ".join(self.allowed_methods()))
+        self.set_status(204)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -93,7 +110,7 @@ class BaseHandler(RequestHandler):
 
     def allowed_methods(self) -> list[str]:
         """The methods that this path answers, for `Allow`."""
-        return ["GET"]
+        return ["GET", "OPTIONS"]
 
     def log_exception(
         self,
@@ -121,21 +138,12 @@ class BaseHandler(RequestHandler):
 class ApiHandler(BaseHandler):
     """A path of the REST surface: `on_<method>` coroutines take the path's parameters by name.
 
-    `on_get` answers HEAD, too. Paths with `open_to_all` need no token.
+    `on_get` answers HEAD, too.
     """
-
-    open_to_all = False
 
     _refusal: HttpError | None = None
     _body: bytearray
     _received = 0
-
-    def admit(self) -> Identity:
-        # A preflight carries no credentials (the Fetch standard, 3.2.2), and tells nothing.
-        if self.open_to_all or self.request.method == "OPTIONS":
-            self.web.access.check_host(self.request)
-            return Identity("")
-        return super().admit()
 
     def prepare(self) -> None:
         self._body = bytearray()
@@ -163,8 +171,7 @@ class ApiHandler(BaseHandler):
         if self._received > self.web.max_body:
             raise self._too_large()
         if self.request.method == "OPTIONS":
-            self.set_header("Allow", ", ".join(self.allowed_methods()))
-            self.set_status(204)
+            self.answer_options()
             return
         method = "get" if self.request.method == "HEAD" else str(self.request.method).lower()
         action = getattr(self, f"on_{method}", None)

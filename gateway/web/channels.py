@@ -74,11 +74,14 @@ class ChannelsHandler(BaseHandler, WebSocketHandler):
 
     # -- handshake ----------------------------------------------------------------------------------
 
-    def admit(self) -> Identity:
+    def identify(self) -> Identity:
         return self.web.access.admit_websocket(self.request, self.path_kwargs.get("path_token"))
 
     def check_origin(self, origin: str) -> bool:
-        return True  # `admit` has asked, whatever the authentication
+        return True  # `identify` has asked, whatever the authentication
+
+    async def options(self, *args: str, **kwargs: str) -> None:
+        self.answer_options()
 
     async def get(self, *args: str, **kwargs: str) -> None:
         self._kernel = self.web.kernel_of(self.identity, kwargs["kernel_id"])
