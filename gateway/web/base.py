@@ -23,7 +23,7 @@ from tornado.web import RequestHandler, stream_request_body
 
 from ..auth import Identity
 from ..errors import HttpError, answer_to, is_foreseen, quoted
-from ..observability import bind, redact
+from ..observability import bind, redact_uri
 from .body import parse_object
 from .sessions import Sessions
 from .settings import WebSettings
@@ -126,10 +126,9 @@ class BaseHandler(RequestHandler):
             level,
             "%s %s refused with %d: %s",
             self.request.method,
-            quoted(redact(self.request.path)),
+            quoted(redact_uri(self.request.path)),
             answer.status,
-            # It may repeat what the client sent.
-            answer.message.encode("unicode_escape").decode(),
+            answer.message,
             exc_info=exc_info,
         )
 
@@ -236,7 +235,7 @@ def log_request(handler: RequestHandler) -> None:
     seconds = request.request_time()
     method = request.method if request.method in _METHODS else "other"
     handler.web.metrics.request_seconds.labels(handler.route, method, str(status)).observe(seconds)
-    path = redact(request.uri or "")
+    path = redact_uri(request.uri or "")
     fields = {
         "method": method,
         "path": path,
