@@ -4,10 +4,11 @@ What a client reads is `{"reason": ..., "message": ...}`: the HTTP reason phrase
 what happened and what to do. Nothing else of an exception ever reaches a client. The layers below raise
 errors of their own, which know nothing of HTTP; their messages are such sentences.
 
-- `DrainingError` and `CapacityError` are 503 with `Retry-After`: the same request may succeed later.
+- `DrainingError` is 503 with `Retry-After`: the same request may succeed later.
 - `TooManyKernelsError` is 429. Enterprise and Kernel Gateway answer 403 there, which clients show as a
   wrong token; and 503 would have a proxy take a healthy gateway out.
-- What the administrator has to mend (a kernelspec, a backend) is 500, with its sentence.
+- A kernelspec that the administrator has to mend is 500, with its sentence.
+- What a backend refuses is no row: a kernel whose sandbox cannot be made is dead and has the reason.
 - What nobody foresaw is 500 and says nothing but the id under which the log has it.
 """
 
@@ -19,7 +20,6 @@ from collections.abc import Mapping
 
 from tornado import web
 
-from .backends.base import BackendError, CapacityError
 from .kernels.errors import (
     BadKernelSpecError,
     DrainingError,
@@ -72,8 +72,6 @@ TABLE: Mapping[type[Exception], Row] = {
     KernelStateError: Row(409),
     TooManyKernelsError: Row(429, _LATER),
     BadKernelSpecError: Row(500),
-    BackendError: Row(500),
-    CapacityError: Row(503, _LATER),
     DrainingError: Row(503, _LATER),
 }
 

@@ -14,6 +14,9 @@ exactly the subprotocol that the page has chosen, and hands frames on as they ar
 
 - text stays text and binary stays binary, in order, whole and unparsed;
 - each side is read only as fast as the other takes, so that nothing piles up in between towards the page;
+- what the gateway asks by a ping (whether the messages before it have been read, protocol.md 2.5) is asked
+  of the page, and answered when the page has answered. This server has only handed the messages on: what is
+  on its way to a page whose websocket breaks is to be sent again;
 - when either side ends, so does the other. There is no retry here: the page's own client reconnects
   with the same session, and the gateway sends again what that session has not had. A gateway that cannot
   be reached therefore shows in the page, and not only in a log.
@@ -24,7 +27,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from asyncio import Future
 from collections.abc import Awaitable
+from typing import cast
 
 from jupyter_server.auth import User
 from jupyter_server.auth.identity import PasswordIdentityProvider
@@ -32,14 +37,16 @@ from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.services.kernels.connection.base import BaseKernelWebsocketConnection
 from jupyter_server.utils import url_path_join
 from tornado.escape import url_escape, url_unescape
-from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httpclient import HTTPClientError, HTTPRequest, _RequestProxy
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 from tornado.websocket import (
     WebSocketClientConnection,
     WebSocketClosedError,
     WebSocketError,
-    websocket_connect,
+    WebSocketProtocol,
+    WebSocketProtocol13,
 )
 
 #: Bytes of one message from a kernel. More than the 100 MiB that the gateway lets pass by default, so that
@@ -49,6 +56,9 @@ MAX_MESSAGE = 256 * 1024 * 1024
 
 #: RFC 6455, 7.4.1: the server met a condition that prevents it from going on.
 INTERNAL_ERROR = 1011
+#: The opcode of a ping (RFC 6455, 5.2).
+_PING = 0x9
+
 #: What stands for a close code where no close frame came, or none in it (the same section).
 _NEVER_SENT = (None, 1005, 1006, 1015)
 
@@ -94,10 +104,52 @@ class ScratchUser(PasswordIdentityProvider):
         return super().get_user(handler)
 
 
+class _Ping(bytes):
+    """The payload of a ping of the gateway's, in its place among the messages."""
+
+
+class _AskedProtocol(WebSocketProtocol13):
+    """Tornado's side of a websocket, but that it answers a ping with a payload only when it is told to."""
+
+    def _handle_message(self, opcode: int, data: bytes) -> Future[None] | None:
+        if opcode == _PING and data:
+            # By the way of the messages, so that it comes after those that wait to be read.
+            return cast("Future[None]", self.handler.on_message(_Ping(data)))
+        return super()._handle_message(opcode, data)
+
+    def answer(self, ping: bytes) -> None:
+        """Answer a ping, as Tornado does by itself at once."""
+        super()._handle_message(_PING, ping)
+
+
+class _GatewayWebsocket(WebSocketClientConnection):
+    """A websocket to the gateway, whose `read_message` gives `_Ping`s as well, which are to be answered."""
+
+    @classmethod
+    async def connect(cls, request: HTTPRequest, protocol: str | None) -> _GatewayWebsocket:
+        """As `tornado.websocket.websocket_connect`, which makes its own class only."""
+        request.headers = HTTPHeaders(request.headers)
+        defaults = _RequestProxy(request, HTTPRequest._DEFAULTS)
+        websocket = cls(
+            cast(HTTPRequest, defaults),
+            subprotocols=[protocol] if protocol else None,
+            max_message_size=MAX_MESSAGE,
+        )
+        return cast(_GatewayWebsocket, await websocket.connect_future)
+
+    def get_websocket_protocol(self) -> WebSocketProtocol:
+        return _AskedProtocol(self, mask_outgoing=True, params=self.params)
+
+    def answer(self, ping: bytes) -> None:
+        """Tell the gateway that all before this ping has been read."""
+        if isinstance(self.protocol, _AskedProtocol):  # it is None once the websocket is closed
+            self.protocol.answer(ping)
+
+
 class GatewayConnection(BaseKernelWebsocketConnection):
     """One page's websocket to one kernel, joined to a websocket of the same protocol at the gateway."""
 
-    _gateway: WebSocketClientConnection | None = None
+    _gateway: _GatewayWebsocket | None = None
     _tasks: tuple[asyncio.Task[None], ...] = ()
     _ended = False
 
@@ -106,11 +158,7 @@ class GatewayConnection(BaseKernelWebsocketConnection):
         self.websocket_handler.set_nodelay(True)
         protocol = self.websocket_handler.selected_subprotocol
         try:
-            gateway = await websocket_connect(
-                self._request(),
-                subprotocols=[protocol] if protocol else None,
-                max_message_size=MAX_MESSAGE,
-            )
+            gateway = await _GatewayWebsocket.connect(self._request(), protocol)
         except (OSError, HTTPClientError, StreamClosedError, WebSocketError) as error:
             self._end(f"The kernel's gateway cannot be reached: {error}")
             return
@@ -121,6 +169,7 @@ class GatewayConnection(BaseKernelWebsocketConnection):
             self._end("The kernel's gateway does not speak the page's websocket protocol")
         else:
             self._from_page: asyncio.Queue[str | bytes] = asyncio.Queue()
+            self._hear_pongs(gateway)
             self._tasks = (
                 asyncio.create_task(self._to_gateway(gateway)),
                 asyncio.create_task(self._to_page(gateway)),
@@ -148,16 +197,30 @@ class GatewayConnection(BaseKernelWebsocketConnection):
             url += f"?session_id={url_escape(self.session_id)}"
         return HTTPRequest(url, **client.load_connection_args())  # type: ignore[no-untyped-call]
 
-    async def _to_gateway(self, gateway: WebSocketClientConnection) -> None:
+    def _hear_pongs(self, gateway: _GatewayWebsocket) -> None:
+        """Take the page's pongs to the gateway. Those to the server's own pings have no payload."""
+        heard = self.websocket_handler.on_pong
+
+        def on_pong(payload: bytes) -> None:
+            heard(payload)
+            if payload:
+                gateway.answer(payload)
+
+        self.websocket_handler.on_pong = on_pong  # type: ignore[assignment]
+
+    async def _to_gateway(self, gateway: _GatewayWebsocket) -> None:
         with contextlib.suppress(WebSocketClosedError):  # _to_page sees the end, and tells it
             while True:
                 message = await self._from_page.get()
                 await gateway.write_message(message, binary=isinstance(message, bytes))
 
-    async def _to_page(self, gateway: WebSocketClientConnection) -> None:
+    async def _to_page(self, gateway: _GatewayWebsocket) -> None:
         try:
             while (message := await gateway.read_message()) is not None:
-                await self.websocket_handler.write_message(message, binary=isinstance(message, bytes))
+                if isinstance(message, _Ping):
+                    self.websocket_handler.ping(bytes(message))
+                else:
+                    await self.websocket_handler.write_message(message, binary=isinstance(message, bytes))
         except WebSocketClosedError:
             return  # the page has gone; disconnect() follows
         self._end(

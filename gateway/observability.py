@@ -8,6 +8,10 @@ client sends, or a client could fill the memory with series.
 A log line carries the request's and the kernel's id where there are such; `bind` sets them for the
 current task and those that it starts. On a terminal a line is plain; `as_json` makes every line one JSON
 object. Credentials are taken out of the finished line, wherever in it they are, tracebacks included.
+
+What a message repeats may come from a client or from a hostile kernel. So a record is one line whatever is
+in it, with control characters escaped, and the lines of a traceback below it are indented: no part of one can
+pass for a record.
 """
 
 from __future__ import annotations
@@ -32,7 +36,13 @@ _KERNEL: contextvars.ContextVar[str] = contextvars.ContextVar("kernel_id", defau
 #: What stands in a log where a credential was.
 REDACTED = "[redacted]"
 
-#: `<token>` is how our own messages show a user where theirs goes.
+#: In a URI a credential goes on to the end of its part (RFC 3986, 3.3 and 3.4), past quotes, which a token
+#: may have. The name of a parameter may be percent-encoded, and is the same name then.
+_TOKEN = "".join(f"(?:{letter}|%{ord(letter):x}|%{ord(letter.upper()):x})" for letter in "token")
+_IN_URI_QUERY = re.compile(rf"(?i)([?&;]{_TOKEN}=)[^&#\s]+")
+_IN_URI_PATH = re.compile(r"(/t/)[^/?#\s]+")
+
+#: In text a URI may stand in quotes. `<token>` is how our own messages show a user where theirs goes.
 _IN_QUERY = re.compile(r"(?i)((?:^|[?&;\s\"'])token=)(?!<token>)[^&;#\s\"']+")
 _IN_PATH = re.compile(r"(/t/)(?!<token>)[^/?#\s\"']+")
 _IN_HEADER = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:token|bearer)\s+)(?!<token>)[^\s'\"]+")
@@ -54,11 +64,18 @@ def bind(*, request_id: str | None = None, kernel_id: str | None = None) -> None
         _KERNEL.set(kernel_id)
 
 
-def redact(text: str) -> str:
-    """`text` (a URL, a log line) without the credentials that a URL or a header may carry.
+def redact_uri(uri: str) -> str:
+    """`uri`, a request's target as it came, without the credentials that it may carry.
 
-    What follows `token=`, `/t/` and `Authorization: <scheme>` is replaced, known token or not: a token
-    that was mistyped is a good guess at the right one.
+    They are replaced, known or not: a token that was mistyped is a good guess at the right one.
+    """
+    return _IN_URI_PATH.sub(rf"\1{REDACTED}", _IN_URI_QUERY.sub(rf"\1{REDACTED}", uri))
+
+
+def redact(text: str) -> str:
+    """`text` (a log line) without the credentials that a URL or a header in it may carry.
+
+    What follows `token=`, `/t/` and `Authorization: <scheme>` is replaced as in `redact_uri`, up to a quote.
     """
     text = _IN_QUERY.sub(rf"\1{REDACTED}", text)
     text = _IN_PATH.sub(rf"\1{REDACTED}", text)
@@ -180,9 +197,15 @@ class PlainFormatter(logging.Formatter):
         return self._redact(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name for it
-        line = super().formatMessage(record)
+        line = _printable(super().formatMessage(record))
         ids = " ".join(f"{name}={value}" for name, value in _ids().items())
         return f"{line} [{ids}]" if ids else line
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name for it
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802  # logging's name for it
+        return _indented(super().formatStack(stack_info))
 
 
 class JsonFormatter(logging.Formatter):
@@ -205,6 +228,17 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self._redact(self.formatException(record.exc_info))
         return json.dumps(entry)
+
+
+def _printable(text: str) -> str:
+    """`text` in one line, with all that moves a terminal's cursor or hides itself as an escape sequence."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + _printable(line) for line in text.split("\n"))
 
 
 def _ids() -> dict[str, str]:

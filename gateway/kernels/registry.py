@@ -108,7 +108,7 @@ class Kernels(LoggingConfigurable):
         if self.cull_idle_timeout > 0:
             self._culler = asyncio.create_task(self._cull_for_ever())
 
-    def create(self, name: str, env: Mapping[str, str], owner: str, path: str | None = None) -> Kernel:
+    def create(self, name: str, env: Mapping[str, str], owner: str) -> Kernel:
         """A new kernel that is starting.
 
         `env` is what of the request may pass. Raises `NoSuchKernelSpecError`, `BadKernelSpecError`,

@@ -23,7 +23,7 @@ from tornado.web import RequestHandler, stream_request_body
 
 from ..auth import Identity
 from ..errors import HttpError, answer_to, is_foreseen, quoted
-from ..observability import bind, redact
+from ..observability import bind, redact_uri
 from .body import parse_object
 from .sessions import Sessions
 from .settings import WebSettings
@@ -44,8 +44,12 @@ _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame
 
 
 class BaseHandler(RequestHandler):
-    """One request. `route` is the path's template, for the metrics; `identity` is set by `prepare`."""
+    """One request. `route` is the path's template, for the metrics; `identity` is set by `prepare`.
 
+    Paths with `open_to_all` need no token.
+    """
+
+    open_to_all = False
     identity: Identity
     request_id = ""
     route = ""
@@ -77,8 +81,21 @@ class BaseHandler(RequestHandler):
         return None
 
     def admit(self) -> Identity:
-        """Who calls. Raises `HttpError` 403 for a caller who may not."""
+        """Who calls, if that is asked. Raises `HttpError` 403 for a caller who may not."""
+        # A preflight carries no credentials (the Fetch standard, 3.2.2), and tells nothing.
+        if self.open_to_all or self.request.method == "OPTIONS":
+            self.web.access.check_host(self.request)
+            return Identity("")
+        return self.identify()
+
+    def identify(self) -> Identity:
+        """Who calls. Raises as `admit`."""
         return self.web.access.admit(self.request)
+
+    def answer_options(self) -> None:
+        """Tell the methods of this path. Which pages may use them, the headers of every answer tell."""
+        self.set_header("Allow", ", ".join(self.allowed_methods()))
+        self.set_status(204)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -93,7 +110,7 @@ class BaseHandler(RequestHandler):
 
     def allowed_methods(self) -> list[str]:
         """The methods that this path answers, for `Allow`."""
-        return ["GET"]
+        return ["GET", "OPTIONS"]
 
     def log_exception(
         self,
@@ -109,10 +126,9 @@ class BaseHandler(RequestHandler):
             level,
             "%s %s refused with %d: %s",
             self.request.method,
-            quoted(redact(self.request.path)),
+            quoted(redact_uri(self.request.path)),
             answer.status,
-            # It may repeat what the client sent.
-            answer.message.encode("unicode_escape").decode(),
+            answer.message,
             exc_info=exc_info,
         )
 
@@ -121,21 +137,12 @@ class BaseHandler(RequestHandler):
 class ApiHandler(BaseHandler):
     """A path of the REST surface: `on_<method>` coroutines take the path's parameters by name.
 
-    `on_get` answers HEAD, too. Paths with `open_to_all` need no token.
+    `on_get` answers HEAD, too.
     """
-
-    open_to_all = False
 
     _refusal: HttpError | None = None
     _body: bytearray
     _received = 0
-
-    def admit(self) -> Identity:
-        # A preflight carries no credentials (the Fetch standard, 3.2.2), and tells nothing.
-        if self.open_to_all or self.request.method == "OPTIONS":
-            self.web.access.check_host(self.request)
-            return Identity("")
-        return super().admit()
 
     def prepare(self) -> None:
         self._body = bytearray()
@@ -163,8 +170,7 @@ class ApiHandler(BaseHandler):
         if self._received > self.web.max_body:
             raise self._too_large()
         if self.request.method == "OPTIONS":
-            self.set_header("Allow", ", ".join(self.allowed_methods()))
-            self.set_status(204)
+            self.answer_options()
             return
         method = "get" if self.request.method == "HEAD" else str(self.request.method).lower()
         action = getattr(self, f"on_{method}", None)
@@ -229,7 +235,7 @@ def log_request(handler: RequestHandler) -> None:
     seconds = request.request_time()
     method = request.method if request.method in _METHODS else "other"
     handler.web.metrics.request_seconds.labels(handler.route, method, str(status)).observe(seconds)
-    path = redact(request.uri or "")
+    path = redact_uri(request.uri or "")
     fields = {
         "method": method,
         "path": path,

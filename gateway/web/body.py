@@ -31,17 +31,17 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def text(members: dict[str, Any], name: str) -> str | None:
-    """The string `name`, or None where it is missing or null."""
+def text(members: dict[str, Any], name: str, limit: int = MAX_TEXT) -> str | None:
+    """The string `name` of at most `limit` characters, or None where it is missing or null."""
     value = members.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
         raise HttpError(400, f"{quoted(name)} is {_kind(value)}. Send a string.")
-    if len(value) > MAX_TEXT:
-        raise HttpError(400, f"{quoted(name)} has {len(value)} characters. Send at most {MAX_TEXT}.")
-    if "\0" in value or not _encodes(value):
-        raise HttpError(400, f"{quoted(name)} holds characters that have no place in a name. Leave them out.")
+    if len(value) > limit:
+        raise HttpError(400, f"{quoted(name)} has {len(value)} characters. Send at most {limit}.")
+    if "\0" in value or not has_utf8(value):
+        raise HttpError(400, f"{quoted(name)} holds characters that have no place in it. Leave them out.")
     return value
 
 
@@ -63,16 +63,13 @@ def nested(members: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def text_map(members: dict[str, Any], name: str) -> dict[str, str]:
-    """The object `name` whose values are all strings, or `{}` where it is missing or null."""
-    values = nested(members, name)
-    result = {}
-    for key in values:
-        value = text(values, key)
-        if value is None:
-            raise HttpError(400, f"{quoted(key)} in {quoted(name)} is null. Send a string, or leave it out.")
-        result[key] = value
-    return result
+def has_utf8(value: str) -> bool:
+    """Whether a string can be written in UTF-8, which half a surrogate pair cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -81,11 +78,3 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 def _kind(value: object) -> str:
     return _KINDS.get(type(value), "a number")
-
-
-def _encodes(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

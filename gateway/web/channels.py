@@ -6,12 +6,13 @@ handshake is answered: Host, Origin and token as `gateway.auth` has it, 404 wher
 it is another user's, 400 where it is no websocket's request.
 
 Compression is not negotiated: it costs more time per message than everything else together, and a link where
-it would pay has a proxy that does it. Pings and their timeout are Tornado's (its settings
-`websocket_ping_interval` and `websocket_ping_timeout`, in seconds).
+it would pay has a proxy that does it. The seconds between two pings are Tornado's setting
+`websocket_ping_interval`; `_Protocol.periodic_ping` says what becomes of a client that does not answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from asyncio import Future
@@ -27,6 +28,7 @@ from ..kernels.errors import KernelGoneError
 from ..kernels.kernel import Kernel
 from .base import BaseHandler
 from .connection import GONE, Connection
+from .progress import progress
 from .protocol import BINARY, SUBPROTOCOL, TEXT, Dialect
 
 LOG = logging.getLogger("gateway.channels")
@@ -34,7 +36,7 @@ LOG = logging.getLogger("gateway.channels")
 #: Characters of a session_id. Clients send a UUID.
 MAX_SESSION_ID = 255
 
-#: Closes a websocket whose client answers no ping. Tornado says 1000, by which JupyterLab understands that it
+#: Closes a websocket whose client shows no life. Tornado says 1000, by which JupyterLab understands that it
 #: was meant, and does not come back. From the range for private use, RFC 6455 section 7.4.2.
 UNRESPONSIVE = 4408
 
@@ -44,7 +46,7 @@ class _Protocol(WebSocketProtocol13):
 
     def __init__(self, handler: ChannelsHandler, params: Any) -> None:
         super().__init__(handler, False, params)
-        self._on_closing = handler.on_close
+        self._channels = handler
 
     def _handle_message(self, opcode: int, data: bytes) -> Future[None] | None:
         # jupyter_server's gateway client sends its browser's binary frames on under the opcode for text
@@ -53,12 +55,33 @@ class _Protocol(WebSocketProtocol13):
             opcode = BINARY
         return super()._handle_message(opcode, data)
 
+    async def periodic_ping(self) -> None:
+        """Ping once an interval, and close where one without a sign of life follows a ping.
+
+        Tornado takes only a pong for such a sign. But a pong comes when the client has read all that was sent
+        before the ping, and is read here when the kernel has taken all that the client sent before it.
+        """
+        await asyncio.sleep(self.ping_interval)
+        alive = True
+        while not self.stream.closed():
+            before = progress(self.stream.socket)
+            if alive:
+                self.write_ping(b"")
+            await asyncio.sleep(self.ping_interval)
+            if self.stream.closed():
+                return
+            now = progress(self.stream.socket)
+            # What its system takes is no proof that the client lives: the ping itself may be all of it. So no
+            # other ping follows, and the next interval tells.
+            alive = now.received > before.received or self._channels.waits_for_kernel
+            if not alive and now.taken == before.taken:
+                self.close(UNRESPONSIVE, "ping timed out")
+                return
+
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        if code is None and reason == "ping timed out":
-            code = UNRESPONSIVE
         super().close(code, reason)
         # Whoever closes: nothing may follow a close frame, and Tornado waits 5 s for the client's answer.
-        self._on_closing()
+        self._channels.on_close()
 
 
 class ChannelsHandler(BaseHandler, WebSocketHandler):
@@ -74,11 +97,14 @@ class ChannelsHandler(BaseHandler, WebSocketHandler):
 
     # -- handshake ----------------------------------------------------------------------------------
 
-    def admit(self) -> Identity:
+    def identify(self) -> Identity:
         return self.web.access.admit_websocket(self.request, self.path_kwargs.get("path_token"))
 
     def check_origin(self, origin: str) -> bool:
-        return True  # `admit` has asked, whatever the authentication
+        return True  # `identify` has asked, whatever the authentication
+
+    async def options(self, *args: str, **kwargs: str) -> None:
+        self.answer_options()
 
     async def get(self, *args: str, **kwargs: str) -> None:
         self._kernel = self.web.kernel_of(self.identity, kwargs["kernel_id"])
@@ -147,6 +173,11 @@ class ChannelsHandler(BaseHandler, WebSocketHandler):
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         # Tornado reads on when what is returned here is done.
         return None if self._connection is None else self._connection.take(message)
+
+    @property
+    def waits_for_kernel(self) -> bool:
+        """Whether the client is not read from because the kernel has not taken what it sent."""
+        return self._connection is not None and self._connection.waits_for_kernel
 
     def on_pong(self, data: bytes) -> None:
         if self._connection is not None:

@@ -154,6 +154,11 @@ class Connection:
         finally:
             self._sending = None
 
+    @property
+    def waits_for_kernel(self) -> bool:
+        """Whether a message of the client waits for the kernel, and all that follows it waits to be read."""
+        return self._sending is not None
+
     def on_pong(self, payload: bytes) -> None:
         """The client answered a ping."""
         self._receipts.answered(payload)

@@ -23,9 +23,8 @@ class KernelsHandler(ApiHandler):
     async def on_post(self) -> None:
         members = self.json_body()
         name = body.text(members, "name")
-        path = body.text(members, "path")
-        env = body.text_map(members, "env")
-        kernel = await self.starts.start(name, self.identity.name, env, path)
+        env = body.nested(members, "env")
+        kernel = await self.starts.start(name, self.identity.name, env)
         if self._client_is_gone:
             # Nobody has learned this kernel's id, and nobody would shut it down.
             await self.web.kernels.delete(kernel.id)

@@ -18,6 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from ..errors import HttpError, quoted
 from .base import ApiHandler
+from .body import has_utf8
 from .starts import default_name
 
 #: Bytes of a logo or script, read whole into memory.
@@ -77,7 +78,7 @@ async def _model(handler: ApiHandler, name: str, spec: KernelSpec) -> dict[str, 
 
 
 def _resources(folder: str) -> list[str]:
-    """The names of the files in a kernelspec's folder that are served."""
+    """The names of the files in a kernelspec's folder that are served; one that is no UTF-8 has no URL."""
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -85,7 +86,9 @@ def _resources(folder: str) -> list[str]:
     return [
         entry.name
         for entry in entries
-        if (entry.name in _SCRIPTS or entry.name.startswith(_LOGO)) and entry.is_file()
+        if (entry.name in _SCRIPTS or entry.name.startswith(_LOGO))
+        and has_utf8(entry.name)
+        and entry.is_file()
     ]
 
 

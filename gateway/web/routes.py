@@ -57,6 +57,9 @@ BODY_TIMEOUT = 60
 IDLE_TIMEOUT = 3600
 #: Bytes of a request's first line and headers.
 MAX_HEADER = 64 * 1024
+#: Bytes of a body that tornado keeps for a handler which does not take it in pieces, the websocket's, before
+#: that is asked who may call. `ApiHandler` is asked first, and sets a bound of its own.
+MAX_UNASKED_BODY = 64 * 1024
 
 
 class NotFoundHandler(ApiHandler):
@@ -102,6 +105,7 @@ def make_server(application: Application, ssl_options: ssl.SSLContext | None = N
         application,
         ssl_options=ssl_options,
         max_header_size=MAX_HEADER,
+        max_body_size=MAX_UNASKED_BODY,
         body_timeout=BODY_TIMEOUT,
         idle_connection_timeout=IDLE_TIMEOUT,
     )

@@ -32,6 +32,9 @@ class Session:
     type: str
     kernel: Kernel
 
+    #: Held while the session is changed, which may take as long as a kernel's start.
+    changing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock, repr=False, compare=False)
+
     def model(self) -> dict[str, Any]:
         """The session's JSON. jupyter_server adds `notebook` for older clients."""
         model = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..kernels.errors import (
     BadKernelSpecError,
@@ -53,17 +54,16 @@ class KernelStarts:
         self._monotonic = monotonic
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(
-        self, name: str | None, owner: str, env: Mapping[str, str] | None = None, path: str | None = None
-    ) -> Kernel:
+    async def start(self, name: str | None, owner: str, env: dict[str, Any] | None = None) -> Kernel:
         """A new kernel that is ready, or dead, or still starting after `wait` seconds.
 
-        Raises what `Kernels.create` raises, and `NoSuchKernelError` where it was deleted meanwhile.
+        `env` is what the request has in its body. Raises what `Kernels.create` and `EnvironmentFilter.passes`
+        raise, and `NoSuchKernelError` where it was deleted meanwhile.
         """
         began = self._monotonic()
         try:
             kernel = self._kernels.create(
-                spec_name(self._kernels.kernelspecs, name), self._environment.passes(env or {}), owner, path
+                spec_name(self._kernels.kernelspecs, name), self._environment.passes(env or {}), owner
             )
         except KernelError as error:
             self._metrics.kernel_failures.labels(_REASONS[type(error)]).inc()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,53 @@ async def test_a_page_without_the_subprotocol_speaks_text_to_the_gateway(lab: Se
     websocket.close()
     await end(websocket)
     assert lab.call("DELETE", f"/api/kernels/{kernel}")[0] == 204
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_a_page_whose_socket_breaks_amid_an_output_has_all_of_it_when_it_comes_back(
+    gateway: Gateway, lab: Server
+) -> None:
+    kernel = start_kernel(lab)
+    page = await connect(lab, kernel)
+    other = await websocket_connect(
+        f"ws{gateway.url.removeprefix('http')}/api/kernels/{kernel}/channels?token={gateway.token}"
+    )
+    request = execute_request(
+        "import time\nfor number in range(100):\n    print(number, flush=True); time.sleep(0.03)"
+    )
+    await page.write_message(json.dumps(request))
+    heard = await hear(page, lambda message: "20\n" in printed(message))
+    # The page reads no more. Its server goes on, and has had all of this when another client has.
+    await hear(other, lambda message: "80\n" in printed(message))
+    other.close()
+    await end(other)
+    page.stream.close()
+    while (late := await page.read_message()) is not None:
+        heard.append(json.loads(late))
+    page.close()
+    again = await connect(lab, kernel)
+    await again.write_message(json.dumps(execute_request("print('end')")))
+    heard += await hear(again, lambda message: "end\n" in printed(message))
+    again.close()
+    await end(again)
+    once = {message["header"]["msg_id"]: printed(message) for message in heard}
+    assert "".join(once.values()).split() == [*map(str, range(100)), "end"]
+    assert lab.call("DELETE", f"/api/kernels/{kernel}")[0] == 204
+
+
+async def hear(
+    websocket: WebSocketClientConnection, last: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """The messages up to the first for which `last` holds."""
+    heard: list[dict[str, Any]] = []
+    while not heard or not last(heard[-1]):
+        heard.append(json.loads(await websocket.read_message() or ""))
+    return heard
+
+
+def printed(message: dict[str, Any]) -> str:
+    """What a message says that a cell printed."""
+    return str(message["content"]["text"]) if message["header"]["msg_type"] == "stream" else ""
 
 
 @pytest.mark.gen_test(timeout=60)

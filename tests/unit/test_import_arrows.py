@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "transport": {"wire"},
     "wire": set(),
     "relay": {"wire"},
-    "errors": {"kernels", "backends"},  # one table from their error types to a status
+    "errors": {"kernels"},  # one table from their error types to a status
     "auth": {"errors"},
     "observability": set(),
     "lab": set(),  # runs in JupyterLab's server, not in the gateway

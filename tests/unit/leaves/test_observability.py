@@ -17,6 +17,7 @@ from gateway.observability import (
     bind,
     configure_logging,
     redact,
+    redact_uri,
 )
 
 SECRET = "s3cret+/with=signs"  # noqa: S105  # a test's
@@ -56,6 +57,26 @@ def test_credentials_are_taken_out_wherever_a_url_or_header_carries_them(text: s
     assert redact(text) == (text if redacted is None else redacted)
 
 
+@pytest.mark.parametrize(
+    ("uri", "redacted"),
+    [
+        ("/api?token=abc'def", "/api?token=[redacted]"),
+        ('/api?token=a"b;c?d/e=f', "/api?token=[redacted]"),
+        ("/api?token=abc'def&c='d'#e", "/api?token=[redacted]&c='d'#e"),
+        ("/api?a=b?token=abc'def", "/api?a=b?token=[redacted]"),
+        ("/api?token=wrong&token=right", "/api?token=[redacted]&token=[redacted]"),
+        ("/api?%74o%6Ben=abc", "/api?%74o%6Ben=[redacted]"),
+        ("/api?mytoken=abc", "/api?mytoken=abc"),
+        ("/api/kernels?name='token'", "/api/kernels?name='token'"),
+        ("/base/t/abc'd\"e;f/api?a=b", "/base/t/[redacted]/api?a=b"),
+        ("/t/abc'def?token=a'b", "/t/[redacted]?token=[redacted]"),
+    ],
+)
+def test_credentials_are_taken_out_of_a_uri_up_to_its_own_separators(uri: str, redacted: str):
+    assert redact_uri(uri) == redacted
+    assert redact(redacted) == redacted
+
+
 @pytest.mark.parametrize("formatter", [PlainFormatter([SECRET]), JsonFormatter([SECRET])])
 def test_a_known_secret_is_taken_out_of_messages_fields_and_tracebacks(formatter: logging.Formatter):
     try:
@@ -74,6 +95,31 @@ def test_a_plain_line_ends_with_the_ids_that_there_are():
     assert PlainFormatter().format(record("a")).endswith("a [request=r1]")
     bind(kernel_id="k1")
     assert PlainFormatter().format(record("a")).endswith("a [request=r1 kernel=k1]")
+
+
+FORGED = "ended:\n2026-01-01 00:00:00,000 INFO    gateway.access  200 GET /api\r\x1b[2J\x9b1m\u2028\u202e"
+
+
+def test_a_plain_record_is_one_line_and_moves_no_cursor():
+    line = PlainFormatter().format(record("kernel x died: %s, é, a\\nb", FORGED))
+    assert line.isprintable()
+    assert "ended:\\n2026-01-01" in line
+    assert "\\r\\x1b[2J\\x9b1m\\u2028\\u202e, é, a\\nb" in line  # what is escaped already stays
+
+
+def test_a_traceback_keeps_its_lines_and_none_of_them_can_pass_for_a_record():
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        text = PlainFormatter().format(
+            record("failed", exc_info=sys.exc_info(), stack_info=f"Stack:\n{FORGED}")
+        )
+    first, *others = text.split("\n")
+    assert first.endswith("failed")
+    assert "    Traceback (most recent call last):" in others
+    assert "        raise ValueError(FORGED)" in others
+    assert sum("2026-01-01" in line for line in others) == 2
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
 
 
 def test_a_json_line_is_one_object_with_time_level_ids_and_fields():

@@ -251,6 +251,18 @@ async def test_the_six_headers_go_out_as_configured_with_answers_errors_and_pref
 
 
 @pytest.mark.gen_test
+async def test_every_path_answers_options_without_a_token_and_tells_its_methods(tmp_path: Path):
+    async with gateway(tmp_path, allow_path_token=True) as server:
+        for path in (*paths(), f"/t/{TOKEN}/api/kernels/x/channels", "/nothing"):
+            response = await server.fetch("OPTIONS", path, token=None)
+            assert (response.code, response.body) == (204, b""), path
+            assert "OPTIONS" in response.headers["Allow"]
+            assert response.headers["Allow"] == (await server.fetch("TRACE", path)).headers["Allow"]
+            foreign = await server.fetch("OPTIONS", path, headers={"Host": "evil.example"}, token=None)
+            assert foreign.code == 403, path
+
+
+@pytest.mark.gen_test
 async def test_a_preflight_of_thebe_succeeds_without_a_token_by_the_defaults(tmp_path: Path):
     async with gateway(tmp_path, origins=PAGES) as server:
         asked = {

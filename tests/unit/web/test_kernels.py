@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.base import BackendError
+from gateway.backends.base import BackendError, CapacityError
 from tests.unit.web.serving import gateway, until
 
 
@@ -53,12 +53,18 @@ async def test_the_answer_waits_for_a_kernel_that_is_not_ready_yet(tmp_path: Pat
 
 
 @pytest.mark.gen_test
-async def test_a_start_that_fails_says_why_in_reason(tmp_path: Path):
+@pytest.mark.parametrize("kind", [BackendError, CapacityError])
+async def test_a_start_that_fails_is_no_http_error_and_says_why_in_reason(
+    tmp_path: Path, kind: type[BackendError]
+):
     async with gateway(tmp_path) as server:
-        server.backend.error = BackendError("There is no bubblewrap here. Install it.")
-        model = await server.json("POST", "/api/kernels", {"name": "python3"})
-        assert model["execution_state"] == "dead"
-        assert "There is no bubblewrap here. Install it." in model["reason"]
+        server.backend.error = kind("There is no room here. Make some.")
+        response = await server.fetch("POST", "/api/kernels", {"name": "python3"})
+        model = json.loads(response.body)
+        assert (response.code, model["execution_state"]) == (201, "dead")
+        assert "There is no room here. Make some." in model["reason"]
+        server.backend.error = None
+        assert (await server.fetch("POST", f"/api/kernels/{model['id']}/restart")).code == 200
 
 
 @pytest.mark.gen_test
@@ -130,6 +136,21 @@ async def test_the_environment_is_filtered_by_name_and_dropped_names_are_logged_
     named = [record.getMessage() for record in caplog.records if "LD_PRELOAD" in record.getMessage()]
     assert len(named) == 1
     assert "a-value" not in caplog.text
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 100_000, "\ud800", "\0", 40, None, ["a"], {"b": 1}],
+    ids=["a long one", "half a surrogate", "a NUL", "a number", "null", "an array", "an object"],
+)
+async def test_no_value_of_a_name_that_is_dropped_keeps_a_kernel_from_starting(tmp_path: Path, value: object):
+    async with gateway(tmp_path) as server:
+        env = {"KERNEL_LAUNCH_TIMEOUT": value, "\ud800": value, "KERNEL_WORKING_DIR": "x" * 16384}
+        assert (await server.json("POST", "/api/kernels", {"env": env}))["execution_state"] == "idle"
+        passed = server.backend.starts[0]["env"]
+        assert passed["KERNEL_WORKING_DIR"] == "x" * 16384
+        assert not {"KERNEL_LAUNCH_TIMEOUT", "\ud800"} & set(passed)
 
 
 @pytest.mark.gen_test

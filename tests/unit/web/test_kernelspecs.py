@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ async def test_a_kernelspec_that_is_added_is_seen_at_once(tmp_path: Path):
             json.dumps({"argv": ["x"], "display_name": "Added", "language": "x"})
         )
         assert "added" in (await server.json("GET", "/api/kernelspecs"))["kernelspecs"]
+
+
+@pytest.mark.gen_test
+async def test_a_file_whose_name_is_no_utf8_is_left_out(tmp_path: Path):
+    async with gateway(tmp_path) as server:
+        before = await server.json("GET", "/api/kernelspecs")
+        (tmp_path / "python3" / os.fsdecode(b"logo-\xff.png")).write_bytes(b"\x89PNG")
+        assert await server.json("GET", "/api/kernelspecs") == before
+        assert (await server.fetch("GET", "/kernelspecs/python3/logo-%ff.png")).code == 400
 
 
 @pytest.mark.gen_test

@@ -23,7 +23,7 @@ OPERATIONS = [
     for method, operation in operations.items()
     if method != "parameters"
 ]
-#: Operations that start a kernel, with whatever `Kernels.create` and the backend refuse.
+#: Operations that start a kernel, with whatever `Kernels.create` refuses.
 STARTING = {("/api/kernels", "POST"), ("/api/sessions", "POST"), ("/api/sessions/{session_id}", "PATCH")}
 #: What the rules of `errors` do not say: where else a status is possible.
 MORE = {

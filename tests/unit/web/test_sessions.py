@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.web.serving import Gateway, gateway
+from tests.unit.web.serving import Gateway, gateway, until
 
 NOTEBOOK = {"path": "a.ipynb", "type": "notebook", "name": "a.ipynb", "kernel": {"name": "python3"}}
 
@@ -138,6 +139,49 @@ async def test_a_patch_that_is_refused_changes_nothing(tmp_path: Path, change: o
 
 
 @pytest.mark.gen_test
+async def test_patches_at_the_same_time_leave_one_kernel(tmp_path: Path):
+    async with gateway(tmp_path) as server:
+        session = await server.json("POST", "/api/sessions", NOTEBOOK)
+        server.backend.hold.clear()
+        changes = [
+            asyncio.ensure_future(patch(server, session, {"kernel": {"name": name}}))
+            for name in ("ir", "python3", "ir")
+        ]
+        await until(lambda: len(server.backend.starts) == 2)
+        server.backend.hold.set()
+        answers = [await change for change in changes]
+        (kernel,) = server.kernels.list()
+        (left,) = await server.json("GET", "/api/sessions")
+        assert left["kernel"]["id"] == kernel.id
+        assert len({answer["kernel"]["id"] for answer in answers}) == 3
+        assert len(server.backend.made) == 4
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("ended", ["the session", "its kernel"])
+async def test_a_patch_of_a_session_that_ends_meanwhile_is_404_and_leaves_no_kernel(
+    tmp_path: Path, ended: str
+):
+    async with gateway(tmp_path) as server:
+        session = await server.json("POST", "/api/sessions", NOTEBOOK)
+        server.backend.hold.clear()
+        path = f"/api/sessions/{session['id']}"
+        changes = [
+            asyncio.ensure_future(server.fetch("PATCH", path, change))
+            for change in ({"kernel": {"name": "ir"}}, {"kernel": {"name": "ir"}}, {"name": "another"})
+        ]
+        await until(lambda: len(server.backend.starts) == 2)
+        ending = path if ended == "the session" else f"/api/kernels/{session['kernel']['id']}"
+        # It does not wait for the start that is under way.
+        assert (await server.fetch("DELETE", ending)).code == 204
+        server.backend.hold.set()
+        assert [(await change).code for change in changes] == [404] * 3
+        assert await server.json("GET", "/api/sessions") == []
+        assert server.kernels.list() == []
+        assert len(server.backend.made) == 2
+
+
+@pytest.mark.gen_test
 async def test_delete_ends_session_and_kernel_and_then_answers_404(tmp_path: Path):
     async with gateway(tmp_path) as server:
         session = await server.json("POST", "/api/sessions", NOTEBOOK)
@@ -174,6 +218,6 @@ async def test_a_session_of_someone_else_is_as_if_it_did_not_exist(tmp_path: Pat
         assert own["kernel"]["id"] != kernel.id
 
 
-async def patch(server: Gateway, session: dict[str, object], change: object) -> dict[str, object]:
-    changed: dict[str, object] = await server.json("PATCH", f"/api/sessions/{session['id']}", change)
+async def patch(server: Gateway, session: dict[str, Any], change: object) -> dict[str, Any]:
+    changed: dict[str, Any] = await server.json("PATCH", f"/api/sessions/{session['id']}", change)
     return changed

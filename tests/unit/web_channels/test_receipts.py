@@ -8,7 +8,7 @@ import pytest
 
 from gateway.web.connection import Receipts
 from gateway.wire.framing import Kind
-from tests.unit.web_channels.raw_client import BINARY, PING, PONG, RawClient
+from tests.unit.web_channels.raw_client import BINARY, CLOSE, PING, PONG, RawClient, frame
 from tests.unit.web_channels.serving import acknowledged, gateway, message, opened, received, until
 
 
@@ -118,7 +118,7 @@ async def test_tornados_keepalive_goes_on_beside_the_receipts():
 
 
 @pytest.mark.gen_test
-async def test_a_client_that_answers_no_ping_is_closed_with_a_code_on_which_clients_come_back():
+async def test_a_client_that_takes_pings_and_answers_none_is_closed_with_a_code_on_which_clients_come_back():
     async with gateway(websocket_ping_interval=0.1) as server:
         relay = await server.relay()
         async with await RawClient.open(server) as client:
@@ -127,6 +127,64 @@ async def test_a_client_that_answers_no_ping_is_closed_with_a_code_on_which_clie
             assert await client.closed() == (4408, "ping timed out")
             assert (await relay.hear(Kind.CLOSE)).route == route
             await until(lambda: server.kernel.connections == 0)
+
+
+class SlowClient(RawClient):
+    """Reads all the time, about 2 MB/s."""
+
+    async def _fill(self) -> None:
+        await asyncio.sleep(0.03)
+        await super()._fill()
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_client_on_a_slow_line_is_alive_while_it_takes_what_was_sent_before_the_ping():
+    interval = 0.5
+    async with gateway(websocket_ping_interval=interval) as server:
+        relay = await server.relay()
+        async with await SlowClient.open(server, receive_buffer=1 << 16) as client:
+            await opened(relay)
+            began = asyncio.get_running_loop().time()
+            for number in range(6):
+                relay.say_message(message("iopub", f"m-{number}", b"x" * 900_000))
+            seen = 0
+            while seen < 6:
+                opcode, payload = await client.frame()
+                assert opcode in (BINARY, PING)
+                seen += opcode == BINARY
+                if opcode == PING:
+                    await client.send(PONG, payload)
+            assert asyncio.get_running_loop().time() - began > 4 * interval
+            assert server.kernel.connections == 1
+
+
+@pytest.mark.gen_test
+async def test_a_client_is_alive_while_its_message_is_on_the_way():
+    async with gateway(websocket_ping_interval=0.1) as server:
+        relay = await server.relay()
+        async with await RawClient.open(server) as client:
+            await opened(relay)
+            sent = frame(BINARY, message("shell", "m-1", b"x" * 600_000))
+            # Nothing else can be sent inside a frame, so no ping is answered.
+            for start in range(0, len(sent), 100_000):
+                await client.frame_of(PING)
+                await client.send_bytes(sent[start : start + 100_000])
+            assert (await relay.hear(Kind.MESSAGE)).payload.endswith(b"xxx")
+
+
+@pytest.mark.gen_test
+async def test_a_client_is_alive_while_its_kernel_does_not_take_what_it_sent():
+    async with gateway(websocket_ping_interval=0.1) as server:
+        await server.relay()  # and it acknowledges nothing
+        async with await RawClient.open(server) as client:
+            request = frame(BINARY, message("shell", "m-1", b"x" * 100_000))
+            sending = asyncio.create_task(client.send_bytes(request * 300))
+            # Its pongs are behind what is not read.
+            for _ in range(10):
+                assert await client.frame_of(PING, CLOSE) == b""
+            assert not sending.done()
+            assert server.kernel.connections == 1
+            sending.cancel()
 
 
 @pytest.mark.gen_test
