@@ -20,6 +20,7 @@ PATIENCE = 120.0
 HEAD = 900
 
 _IDLE = re.compile(rb'"execution_state": ?"idle"')
+_ERROR = re.compile(rb'"status": ?"error"')
 _NUMBER = re.compile(rb'"text": ?"(\d+)')
 
 
@@ -101,7 +102,11 @@ class Client:
         return self.collect(self.msg_id)
 
     def collect(self, msg_id: bytes) -> Heard:
-        """Hear what comes until the reply to `msg_id` and its idle are here."""
+        """Hear what comes until the reply to `msg_id` and its idle are here.
+
+        Raises `RuntimeError` if the reply tells of an error: what was measured of a cell that failed, or of a
+        kernel that died in it, are no figures.
+        """
         heads: list[bytes] = []
         size = 0
         first = last = 0.0
@@ -116,6 +121,8 @@ class Client:
                 size += len(message)
             elif msg_id in message[:2000]:
                 if b'"execute_reply"' in message[:2000]:
+                    if _ERROR.search(message):
+                        raise RuntimeError(f"the cell failed: {message.decode(errors='replace')}")
                     replied = True
                 elif _IDLE.search(message):
                     idle = True

@@ -162,6 +162,9 @@ class Server(Target):
             client = WebSocketClient.connect(self.port, path, TOKEN, protocol or self.protocols[0])
             with contextlib.closing(client):
                 yield client
+        except Exception as error:
+            error.add_note(f"The log of {self.name} ends:\n{self.log.read_text()[-3000:]}")
+            raise
         finally:
             rest(self.port, TOKEN, "DELETE", f"/api/kernels/{kernel_id}")
 
