@@ -177,6 +177,8 @@ class Ours(Server):
             "--ip=127.0.0.1",
             f"--port={self.port}",
             f"--token={TOKEN}",
+            # Apart from other gateways of this account: each start sweeps what it takes for left there.
+            f"--BubblewrapBackend.runtime_dir={self.folder}/run",
         ]
 
 
