@@ -9,13 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .client import BareClient, Client, WebSocketClient, rest
+from .bare import BareClient
+from .client import Client
+from .rest import rest
+from .websocket import WebSocketClient
 
 TOKEN = "bench-token"  # noqa: S105  # of servers that live for one run on loopback
 SPEC = "bench"
@@ -31,7 +33,8 @@ class Target:
 
     name: str
     pid: int | None = None
-    v1 = False
+    #: What it speaks with its clients; the first is what is measured where the protocol is no matter.
+    protocols: tuple[str, ...]
 
     def start(self) -> None:
         """Start the server."""
@@ -39,8 +42,7 @@ class Target:
     def stop(self) -> None:
         """End the server and what it left."""
 
-    @contextlib.contextmanager
-    def kernel(self, v1: bool | None = None) -> Iterator[Client]:
+    def kernel(self, protocol: str | None = None) -> contextlib.AbstractContextManager[Client]:
         """A new kernel and a client of it, from the request to start it on."""
         raise NotImplementedError
 
@@ -48,13 +50,14 @@ class Target:
 class Bare(Target):
     """The kernel's process alone, on ZMQ over ipc."""
 
-    name = "bare"
+    name = "bare kernel"
+    protocols = ("zmq",)
 
     def __init__(self, python: str) -> None:
         self.python = python
 
     @contextlib.contextmanager
-    def kernel(self, v1: bool | None = None) -> Iterator[Client]:
+    def kernel(self, protocol: str | None = None) -> Iterator[Client]:
         with tempfile.TemporaryDirectory(prefix="jsg") as folder:
             ports = dict(zip(("shell", "iopub", "stdin", "control", "hb"), range(1, 6), strict=True))
             connection = {f"{name}_port": port for name, port in ports.items()} | {
@@ -72,10 +75,9 @@ class Bare(Target):
                 stderr=subprocess.DEVNULL,
             )
             try:
-                client = BareClient(Path(folder))
-                client.wait_until_heard()
-                yield client
-                client.close()
+                with contextlib.closing(BareClient(Path(folder))) as client:
+                    client.wait_until_heard()
+                    yield client
             finally:
                 process.kill()
                 process.wait()
@@ -84,16 +86,33 @@ class Bare(Target):
 class Server(Target):
     """A gateway's process that is started by a command line and answers on a port of loopback."""
 
+    protocols = ("v1", "legacy")
+
     def __init__(self, command: list[str], specs: Path) -> None:
         self.command = command
         self.specs = specs
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def running_pid(self) -> int:
+        """Of a server that was started."""
+        if self.pid is None:
+            raise RuntimeError(f"{self.name} does not run")
+        return self.pid
+
     def arguments(self) -> list[str]:
         raise NotImplementedError
 
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[Server]:
+        """Another server of this kind, with nothing behind it."""
+        server = type(self)(self.command, self.specs)
+        with running(server):
+            yield server
+
     def start(self) -> None:
+        """Return once it answers. Raises `RuntimeError` with its log if it does not, and ends it."""
         self.port = free_port()
         self.folder = tempfile.mkdtemp(prefix="jsg-bench-")
         env = {
@@ -117,7 +136,9 @@ class Server(Target):
                 return
             except OSError:
                 if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise RuntimeError(f"{self.name} did not start:\n{self.log.read_text()}") from None
+                    told = self.log.read_text()
+                    self.stop()
+                    raise RuntimeError(f"{self.name} did not start:\n{told}") from None
                 time.sleep(0.05)
 
     def stop(self) -> None:
@@ -128,32 +149,43 @@ class Server(Target):
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-            self.process = None
+            self.process = self.pid = None
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def kernel(self, v1: bool | None = None) -> Iterator[Client]:
+    def kernel(self, protocol: str | None = None) -> Iterator[WebSocketClient]:
         # As notebooks do; Enterprise Gateway starts nothing for a user of the name root.
         body = {"name": SPEC, "env": {"KERNEL_USERNAME": "bench"}}
         kernel_id = rest(self.port, TOKEN, "POST", "/api/kernels", body)["id"]
         try:
             path = f"/api/kernels/{kernel_id}/channels?session_id=bench"
-            client = WebSocketClient(self.port, path, TOKEN, self.v1 if v1 is None else v1)
-            yield client
-            client.close()
+            client = WebSocketClient.connect(self.port, path, TOKEN, protocol or self.protocols[0])
+            with contextlib.closing(client):
+                yield client
+        except Exception as error:
+            error.add_note(f"The log of {self.name} ends:\n{self.log.read_text()[-3000:]}")
+            raise
         finally:
             rest(self.port, TOKEN, "DELETE", f"/api/kernels/{kernel_id}")
 
 
 class Ours(Server):
     name = "this gateway"
-    v1 = True
 
     def arguments(self) -> list[str]:
-        return ["--ip=127.0.0.1", f"--port={self.port}", f"--token={TOKEN}"]
+        return [
+            "--ip=127.0.0.1",
+            f"--port={self.port}",
+            f"--token={TOKEN}",
+            # Apart from other gateways of this account: each start sweeps what it takes for left there.
+            f"--BubblewrapBackend.runtime_dir={self.folder}/run",
+        ]
 
 
 class KernelGateway(Server):
+    """Its websocket is jupyter_server's, which takes the v1 subprotocol where it is offered
+    (2.21, `services/kernels/websocket.py`, `select_subprotocol`)."""
+
     name = "Jupyter Kernel Gateway"
 
     def arguments(self) -> list[str]:
@@ -167,6 +199,9 @@ class KernelGateway(Server):
 
 
 class EnterpriseGateway(Server):
+    """Its websocket is jupyter_server's too, from before Kernel Gateway's, and takes v1 as well
+    (1.24, `base/zmqhandlers.py`, `select_subprotocol`)."""
+
     name = "Jupyter Enterprise Gateway"
 
     def arguments(self) -> list[str]:
@@ -188,11 +223,11 @@ def write_spec(folder: Path, python: str) -> Path:
     return folder
 
 
-def targets(specs: Path, kernel: str, kernel_gateway: str, enterprise_gateway: str) -> list[Target]:
-    """All four; the last two arguments are the peers' own commands."""
-    return [
-        Bare(kernel),
-        Ours([sys.executable, "-m", "gateway"], specs),
-        KernelGateway([kernel_gateway], specs),
-        EnterpriseGateway([enterprise_gateway], specs),
-    ]
+@contextlib.contextmanager
+def running(target: Target) -> Iterator[None]:
+    """Its server, from the start to the end."""
+    target.start()
+    try:
+        yield
+    finally:
+        target.stop()
