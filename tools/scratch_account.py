@@ -37,6 +37,9 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 #: Where a cache lies: the variable that may say so, and the folder below a home where it does not.
 _CACHES = {"PIP_CACHE_DIR": ".cache/pip", "npm_config_cache": ".npm"}
 
+#: Most people are in some group beside their own, and their sandboxes stay in it. These open nothing.
+_GROUPS = "users,games"
+
 
 @dataclass(frozen=True)
 class Account:
