@@ -26,8 +26,6 @@ from pathlib import Path
 from .machine import ROOT, SYSTEM_PYTHON, SetupError
 
 _PREFIX = "gateway-test-"
-#: Most people are in some group beside their own, and their sandboxes stay in it. These open nothing.
-_GROUPS = "users,games"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 #: What of this environment concerns the machine and not the account: where packages come from, and how.
