@@ -91,7 +91,7 @@ class Kernel:
         self.clients.append(client)
         return client
 
-    async def act(self, action: str) -> None:
+    async def act(self, action: str) -> HTTPResponse:
         """`interrupt` or `restart`."""
         await self._kernels.call("POST", f"api/kernels/{self.id}/{action}", {})
 
