@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,10 +36,10 @@ class Kernels:
             yield kernel
 
     @asynccontextmanager
-    async def starting_kernel(self) -> AsyncIterator[Kernel]:
+    async def starting_kernel(self, name: str) -> AsyncIterator[Kernel]:
         """As `kernel`, as soon as the gateway knows of it."""
         known = await self._ids()
-        starting = asyncio.create_task(self.call("POST", "api/kernels", {"name": "python3"}))
+        starting = asyncio.create_task(self.call("POST", "api/kernels", {"name": name}))
         async with asyncio.timeout(PATIENCE):
             while not (new := await self._ids() - known):  # noqa: ASYNC110  # REST has no event
                 await asyncio.sleep(0)
@@ -91,9 +91,9 @@ class Kernel:
         self.clients.append(client)
         return client
 
-    async def act(self, action: str) -> None:
+    async def act(self, action: str) -> HTTPResponse:
         """`interrupt` or `restart`."""
-        await self._kernels.call("POST", f"api/kernels/{self.id}/{action}", {})
+        return await self._kernels.call("POST", f"api/kernels/{self.id}/{action}", {})
 
     async def model(self) -> Message:
         model: Message = json.loads((await self._kernels.call("GET", f"api/kernels/{self.id}")).body)
@@ -110,6 +110,22 @@ class Client:
         self.websocket = websocket
         self._v1 = v1
         self._ended = False
+        self._delivered = 0
+        self._before_ping = 0
+        #: How many of the first messages the gateway knows to be read, whatever happens from now on.
+        self.proved = 0
+        # Tornado calls what it finds under these names, in the order of the frames.
+        self._deliver, websocket.on_message = websocket.on_message, self._on_message  # type: ignore[method-assign]
+        websocket.on_ping = self._on_ping  # type: ignore[method-assign]
+
+    def _on_message(self, told: str | bytes) -> Awaitable[None] | None:
+        self._delivered += 1
+        return self._deliver(told)
+
+    def _on_ping(self, asked: bytes) -> None:
+        # The library has answered. The gateway asks again only when it has that answer (protocol.md 2.5).
+        if asked:
+            self.proved, self._before_ping = self._before_ping, self._delivered
 
     async def send(
         self, msg_type: str, content: Message, *, channel: str = "shell", buffers: tuple = ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,39 @@ from tests.support.gateways import GatewayProgram, bare_environment, gateway_com
 TOKEN = "of-the-tests"  # noqa: S105  # a test's
 
 
+#: A kernel that starts when a file is there.
+GATED = """
+import os, runpy, sys, time
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+del sys.argv[1]
+runpy.run_module("ipykernel_launcher", run_name="__main__")
+"""
+
+
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProgram]:
-    home: Path = tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gateway's, with a kernelspec `gated` beside the interpreter's own."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "data" / "kernels" / "gated"
+    folder.mkdir(parents=True)
+    argv = ["python", "-c", GATED, "{resource_dir}/open", "-f", "{connection_file}"]
+    (folder / "kernel.json").write_text(
+        json.dumps({"argv": argv, "display_name": "Gated", "language": "gated"})
+    )
+    return home
+
+
+@pytest.fixture
+def open_gate(home: Path) -> Iterator[Callable[[], None]]:
+    """Lets the kernels of `gated` start, which wait until this is called."""
+    file = home / "data" / "kernels" / "gated" / "open"
+    yield file.touch
+    file.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def program(home: Path) -> Iterator[GatewayProgram]:
     command = gateway_command("--ip=127.0.0.1", "--port=0", f"--token={TOKEN}")
     gateway = GatewayProgram(command, bare_environment(home), home)
     yield gateway

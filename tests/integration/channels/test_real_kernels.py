@@ -66,7 +66,7 @@ async def test_two_clients_see_each_others_outputs_and_only_their_own_replies(ke
 
 @both
 @slow
-async def test_a_session_that_comes_back_amid_a_cell_gets_what_it_missed_exactly_once(
+async def test_a_session_that_comes_back_amid_a_cell_gets_what_it_missed_and_nothing_it_is_known_to_have(
     kernels: Kernels, v1: bool
 ):
     async with kernels.kernel() as kernel:
@@ -75,6 +75,8 @@ async def test_a_session_that_comes_back_amid_a_cell_gets_what_it_missed_exactly
             "import time\nfor number in range(100):\n    print(number, flush=True); time.sleep(0.03)"
         )
         before = await client.until(lambda message: "20\n" in text([message]))
+        while not client.proved:
+            before.append(await client.receive())
         before += await client.vanish()
         await asyncio.sleep(0.5)  # the cell goes on meanwhile
         again = await kernel.connect(v1=v1, session_id="the-session")
@@ -84,7 +86,8 @@ async def test_a_session_that_comes_back_amid_a_cell_gets_what_it_missed_exactly
         repeated = {message["header"]["msg_id"] for message in before} & set(ids)
         new = [message for message in after if message["header"]["msg_id"] not in repeated]
         assert text(before + new).split() == [str(number) for number in range(100)]
-        assert len(repeated) < len(before) / 2
+        # What was read since may come again: its pong may be lost with the websocket.
+        assert not repeated & {message["header"]["msg_id"] for message in before[: client.proved]}
 
 
 @both
@@ -187,12 +190,15 @@ async def still(value: Callable[[], int]) -> None:
 
 
 @slow
-async def test_a_websocket_that_opens_while_its_kernel_starts_has_its_cell_run(kernels: Kernels):
-    async with kernels.starting_kernel() as kernel:
+async def test_a_websocket_that_opens_while_its_kernel_starts_has_its_cell_run(
+    kernels: Kernels, open_gate: Callable[[], None]
+):
+    async with kernels.starting_kernel("gated") as kernel:
         client = await kernel.connect(v1=False)
-        state = (await kernel.model())["execution_state"]
-        assert text(await client.run("print('early')")) == "early\n"
-        assert state == "starting"
+        msg_id = await client.execute("print('early')")
+        assert (await kernel.model())["execution_state"] == "starting"
+        open_gate()
+        assert text(await client.answer(msg_id)) == "early\n"
 
 
 @both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -35,6 +36,14 @@ class Gateway:
 
     def descendants(self) -> set[int]:
         return {child.pid for child in psutil.Process(self.program.process.pid).children(recursive=True)}
+
+    def names(self) -> set[str]:
+        """What its processes are called; one may end while it is asked."""
+        names = set()
+        for pid in self.descendants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.add(psutil.Process(pid).name())
+        return names
 
     def nothing_is_left(self) -> None:
         """Shut every kernel down; then no process of any may be there."""
@@ -85,6 +94,48 @@ def test_a_kernel_is_started_interrupted_restarted_and_gone(gateway: Gateway):
     gateway.nothing_is_left()
 
 
+#: Blocks for ever in the C library, with the interpreter's lock held: no signal is ever looked at, and no
+#: output can be sent. So ipykernel's thread is made to send that it is busy before, and what the process is
+#: called tells from outside how far it is.
+NEVER_LOOKS = """
+print(flush=True)
+library = ctypes.PyDLL(None)
+mutex = ctypes.create_string_buffer(256)
+library.pthread_mutex_lock(mutex)
+library.prctl(15, b"never-looks")  # PR_SET_NAME
+library.pthread_mutex_lock(mutex)
+"""
+
+#: Seconds. Two are promised, on a machine that does nothing else, which this one need not be. A restart that
+#: waited for the kernel to end by itself would take `Kernels.start_timeout`, 60 s.
+RESTART = 20
+
+
+@pytest.mark.gen_test(timeout=120)
+async def test_c_code_that_never_looks_stays_busy_after_an_interrupt_and_is_restarted(gateway: Gateway):
+    async with Kernels(gateway.url, TOKEN).kernel() as kernel:
+        client = await kernel.connect(v1=True)
+        await client.run("import ctypes")
+        msg_id = await client.execute(NEVER_LOOKS)
+        async with asyncio.timeout(60):
+            while "never-looks" not in gateway.names():  # noqa: ASYNC110  # /proc has no event
+                await asyncio.sleep(0.02)
+            while (await kernel.model())["execution_state"] != "busy":  # noqa: ASYNC110  # nor has REST
+                await asyncio.sleep(0.02)
+        assert (await kernel.act("interrupt")).code == 204
+        await asyncio.sleep(0.5)  # code that looks would have ended
+        assert "never-looks" in gateway.names()
+        assert (await kernel.model())["execution_state"] == "busy"
+        began = time.monotonic()
+        answer = await kernel.act("restart")
+        assert time.monotonic() - began < RESTART
+        assert answer.code == 200
+        (reply,) = [m for m in await client.answer(msg_id) if m["channel"] == "shell"]
+        assert reply["content"]["ename"] == "KernelRestarted"
+        assert text(await client.run("print('library' in globals())")) == "False\n"
+    gateway.nothing_is_left()
+
+
 def test_a_session_of_thebe_finds_its_kernel_again_and_changes_it(gateway: Gateway):
     asked = {"name": "thebe.ipynb", "path": "/", "type": "notebook", "kernel": {"name": "python"}}
     status, session = gateway.ask("POST", "api/sessions", asked)
@@ -121,7 +172,7 @@ async def test_twenty_starts_at_once_never_see_each_others_values(gateway: Gatew
         )
         client = await Kernel(kernels, json.loads(answer.body)["id"]).connect(v1=True)
         output = text(await client.run("import os; print(sorted(os.environ.items()))"))
-        client.close()
+        await client.close()
         return output
 
     outputs = await asyncio.gather(*(seen(number) for number in range(20)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.wire import framing, messages
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble
 from tests.unit.kernels.scripted import (
+    SETTINGS,
     assert_ended,
     became,
     bring_up,
@@ -151,6 +153,19 @@ async def test_a_kernel_that_keeps_dying_is_given_up():
         relay.say_json(Kind.DIED, {"reason": "Second."})
         await became(kernel, "dead")
         assert kernel.reason == "Second. It has been restarted 1 times and is given up."
+
+
+@pytest.mark.gen_test
+async def test_a_kernel_that_was_stable_before_each_death_is_never_given_up():
+    backend = BackendDouble()
+    # Any time is long enough; the test before this one shows a kernel whose life was too short.
+    async with kernel_over(backend, dataclasses.replace(SETTINGS, stable_after=0)) as kernel:
+        relay = await bring_up(backend)
+        await kernel.wait_ready()
+        for _ in range(SETTINGS.restart_limit + 2):
+            relay.say_json(Kind.DIED, {"reason": "It was killed."})
+            relay.answer(await relay.hear_control("restart"))
+            await became(kernel, "idle")
 
 
 @pytest.mark.gen_test

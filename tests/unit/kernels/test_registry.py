@@ -16,6 +16,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from traitlets import TraitError
 
 from gateway.kernels import specs
+from gateway.kernels.attachment import Attachment
 from gateway.kernels.errors import (
     BadKernelSpecError,
     DrainingError,
@@ -28,6 +29,7 @@ from gateway.kernels.specs import KernelSpecs
 from gateway.wire.framing import DEFAULT_MAX_MESSAGE, Kind
 from tests.support.backend_double import BackendDouble
 from tests.support.relay_double import RelayDouble
+from tests.unit.kernels.scripted import open_route, request
 
 
 def write_spec(folder: Path, name: str, **members: Any) -> Path:
@@ -66,9 +68,18 @@ async def registry(folder: Path, **traits: Any) -> AsyncIterator[tuple[Kernels, 
 class Clock:
     def __init__(self) -> None:
         self.now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+        self._looks = 0
 
     def __call__(self) -> datetime.datetime:
+        self._looks += 1
         return self.now
+
+    async def looked_at(self) -> None:
+        """Wait until the time was asked for twice more: by the culler, where nothing else goes on."""
+        before = self._looks
+        async with asyncio.timeout(3):
+            while self._looks < before + 2:  # noqa: ASYNC110  # there is no event to wait for
+                await asyncio.sleep(0.005)
 
     def pass_by(self, seconds: float) -> None:
         self.now += datetime.timedelta(seconds=seconds)
@@ -189,6 +200,65 @@ async def start_busy(kernels: Kernels, backend: BackendDouble) -> RelayDouble:
         while kernel.execution_state != "busy":  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.005)
     return relay
+
+
+@asynccontextmanager
+async def attached(kernels: Kernels, backend: BackendDouble) -> AsyncIterator[tuple[Attachment, RelayDouble]]:
+    """A client of a new kernel, and the relay."""
+    kernel = kernels.create("spec", {}, "someone")
+    relay = await backend.next_relay()
+    relay.answer(await relay.hear_control("start"))
+    await kernel.wait_ready()
+    client = kernel.attach("s")
+    await open_route(relay)
+    yield client, relay
+
+
+async def exchange(client: Attachment, relay: RelayDouble, direction: str) -> None:
+    """One message, taken at its other end."""
+    if direction == "to the kernel":
+        await client.send(request())
+        await relay.hear(Kind.MESSAGE)
+    else:
+        relay.say_message(request(channel="iopub", msg_type="stream"))
+        await asyncio.wait_for(client.receive(), 2)
+
+
+both = pytest.mark.parametrize("direction", ["to the kernel", "to the client"])
+
+
+@both
+@pytest.mark.gen_test
+async def test_a_message_in_either_direction_is_activity(folder, direction):
+    clock = Clock()
+    async with registry(folder) as (kernels, backend):
+        kernels.clock = clock
+        began = clock.now
+        async with attached(kernels, backend) as (client, relay):
+            (kernel,) = kernels.list()
+            clock.pass_by(10)
+            assert kernel.last_activity == began
+            await exchange(client, relay, direction)
+            assert kernel.last_activity == clock.now
+
+
+@both
+@pytest.mark.gen_test
+async def test_a_kernel_is_not_culled_while_messages_go_either_way(folder, direction):
+    clock = Clock()
+    traits = {"cull_idle_timeout": 60, "cull_interval": 0.02, "cull_connected": True}
+    async with registry(folder, **traits) as (kernels, backend):
+        kernels.clock = clock
+        async with attached(kernels, backend) as (client, relay):
+            for _ in range(4):
+                clock.pass_by(40)
+                await exchange(client, relay, direction)
+                await clock.looked_at()
+                assert len(kernels.list()) == 1
+            clock.pass_by(61)
+            async with asyncio.timeout(3):
+                while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
+                    await asyncio.sleep(0.01)
 
 
 @pytest.mark.gen_test
