@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,12 @@ def run(commands: Mapping[str, Sequence[str]], lanes: int) -> Iterator[Row]:
                 print(f"--- {name}{'' if lanes == 1 else ' begins'}", flush=True)
                 output = None if lanes == 1 else stack.enter_context(tempfile.TemporaryFile())
                 process = subprocess.Popen(
-                    words, cwd=ROOT, stdout=output, stderr=output and subprocess.STDOUT
+                    words,
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=output and subprocess.STDOUT,
+                    # Ctrl-C at the terminal reaches this program alone, which passes it on, once.
+                    process_group=0,
                 )
                 running.append(_Running(name, process, time.monotonic(), output))
             # Leaves the child to be reaped by its Popen.
@@ -68,7 +74,8 @@ def run(commands: Mapping[str, Sequence[str]], lanes: int) -> Iterator[Row]:
 
 
 def _end(running: Sequence[_Running]) -> None:
+    # As by Ctrl-C, at which pytest takes down what its tests share: gateways, browsers.
     for each in running:
-        each.process.terminate()
+        each.process.send_signal(signal.SIGINT)
     for each in running:
         each.process.wait()
