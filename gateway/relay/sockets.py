@@ -44,10 +44,7 @@ class Sockets:
                 socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
                 # The same on all: a kernel asks for input on stdin with the identity it saw on shell.
                 socket.setsockopt(zmq.ROUTING_ID, b"relay")
-            # A name of its own: the default is a descriptor's, which the last kernel's may still have.
-            name = f"inproc://{os.urandom(8).hex()}"
-            events = zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
-            self._monitors.append(socket.get_monitor_socket(events, name))
+            self._monitors.append(_monitor(context, socket))
             socket.connect(endpoints[channel])
             self.by_channel[channel] = socket
 
@@ -79,7 +76,10 @@ class Sockets:
 
     def close(self) -> None:
         """Close all; what was not sent or taken is gone."""
-        for socket in (*self.by_channel.values(), *self._monitors):
+        for socket, monitor in zip(self.by_channel.values(), self._monitors, strict=True):
+            # First, because ZMQ's thread would wait for ever to tell a monitor that is gone.
+            socket.monitor(None, 0)
+            monitor.close(0)
             socket.close(0)
 
     def _sign(self, parts: Sequence[bytes]) -> bytes:
@@ -89,6 +89,18 @@ class Sockets:
         for part in parts[:4]:
             digest.update(part)
         return digest.hexdigest().encode()
+
+
+def _monitor(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """Where ZMQ tells of the connections of `socket`, each time one is made or ends."""
+    # pyzmq would name it after a descriptor, which the last kernel's may still have.
+    name = f"inproc://{os.urandom(8).hex()}"
+    socket.monitor(name, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+    monitor = context.socket(zmq.PAIR)
+    # ZMQ's thread waits where a monitor is full, which a kernel could bring about by hanging up.
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    monitor.connect(name)
+    return monitor
 
 
 def receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], list[bytes]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from gateway.wire import v1
 #: Seconds after which a test gives up; a busy machine may take a while.
 DEADLINE = 30
 
+CHANNELS = ("shell", "control", "stdin", "iopub")
+Factory = pytest.TempPathFactory
+
 HONEST = [b"topic", DELIMITER, b"sig", b'{"h":1}', b"{}", b"{}", b'{"c":1}']
 BARE = HONEST[1:]
 WITH_BUFFERS = [*HONEST, b"b1", b""]
@@ -26,7 +30,7 @@ class Kernel:
 
     def __init__(self, folder: Path) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        endpoints = {name: f"ipc://{folder}/{name}" for name in ("shell", "control", "stdin", "iopub")}
+        endpoints = {name: f"ipc://{folder}/{name}" for name in CHANNELS}
         self.iopub = self.context.socket(zmq.XPUB)
         # Where a kernel's would drop what its reader does not take, this one waits, and fails in the end.
         self.iopub.setsockopt(zmq.XPUB_NODROP, 1)
@@ -58,7 +62,7 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+def kernel(tmp_path_factory: Factory) -> Iterator[Kernel]:
     kernel = Kernel(tmp_path_factory.mktemp("k"))
     yield kernel
     kernel.close()
@@ -132,6 +136,38 @@ def test_a_kernel_that_is_gone_is_known_to_be_once_all_that_it_sent_has_come(ker
     for _ in range(count):
         assert receive(iopub), "something was still on the way"
     assert not iopub.poll(0)
+
+
+def test_one_kernel_after_the_other_is_heard_whenever_the_last_one_ends(tmp_path_factory: Factory) -> None:
+    """ZMQ tells of a connection's end just when the sockets are closed that it tells of."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    for _ in range(100):
+        folder = tmp_path_factory.mktemp("k")
+        theirs: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        endpoints = {name: f"ipc://{folder}/{name}" for name in CHANNELS}
+        bound = {name: theirs.socket(zmq.XPUB if name == "iopub" else zmq.ROUTER) for name in CHANNELS}
+        for name in CHANNELS:
+            bound[name].bind(endpoints[name])
+        sockets = Sockets(context, endpoints, "")
+        assert bound["iopub"].poll(DEADLINE * 1000), "the subscription does not come"
+        theirs.destroy(linger=0)
+        sockets.close()
+    context.destroy(linger=0)
+
+
+def test_a_kernel_that_hangs_up_again_and_again_holds_nobody_up(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "shell"))
+        listener.listen()
+        listener.settimeout(DEADLINE)
+        sockets = Sockets(context, {name: f"ipc://{tmp_path}/{name}" for name in CHANNELS}, "")
+        # A monitor's queue has room for 2000 events by default, and each time makes two.
+        for _ in range(1500):
+            listener.accept()[0].close()
+    assert isinstance(sockets.is_connected(), bool)
+    sockets.close()
+    context.destroy(linger=0)
 
 
 def test_a_request_is_sent_with_its_identity_and_a_reply_comes_back_with_it(kernel: Kernel) -> None:
