@@ -186,6 +186,13 @@ class Client:
             seen.append(await self.receive())
         return seen
 
+    async def until_printed(self, wanted: str) -> list[Message]:
+        """Everything up to where this has been printed, be it by one message or by several."""
+        seen: list[Message] = []
+        while wanted not in text(seen):
+            seen.append(await self.receive())
+        return seen
+
     async def answer(self, msg_id: str) -> list[Message]:
         """Everything that belongs to a request, up to its reply and its idle."""
         wanted = {"reply", "idle"}

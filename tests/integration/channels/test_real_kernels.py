@@ -58,7 +58,7 @@ async def test_two_clients_see_each_others_outputs_and_only_their_own_replies(ke
         seen_by_two = await two.answer(second)
         assert (text(seen_by_one), text(seen_by_two)) == ("of one\n", "of two\n")
         done = await one.execute("print('end')")
-        rest = await two.until(lambda message: text([message]) == "end\n")
+        rest = await two.until_printed("end\n")
         assert not [message for message in rest if message["channel"] != "iopub"]
         others = [m for m in seen_by_two + rest if m["parent_header"].get("msg_id") in (first, done)]
         assert {message["channel"] for message in others} == {"iopub"}
@@ -74,7 +74,7 @@ async def test_a_session_that_comes_back_amid_a_cell_gets_what_it_missed_and_not
         msg_id = await client.execute(
             "import time\nfor number in range(100):\n    print(number, flush=True); time.sleep(0.03)"
         )
-        before = await client.until(lambda message: "20\n" in text([message]))
+        before = await client.until_printed("20\n")
         while not client.proved:
             before.append(await client.receive())
         before += await client.vanish()
