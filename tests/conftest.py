@@ -9,6 +9,7 @@ put in its place, and `io_loop` is replaced. The rest of the plugin is used as i
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ if "pkg_resources" not in sys.modules:
     sys.modules["pkg_resources"] = stand_in
 
 pytest_plugins = ["pytest_tornado.plugin", "tests.support.platforms"]
+
+
+def pytest_configure() -> None:
+    """Have SIGTERM end a run as Ctrl-C does, which takes down what tests share: gateways, browsers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture

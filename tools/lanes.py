@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -74,8 +73,7 @@ def run(commands: Mapping[str, Sequence[str]], lanes: int) -> Iterator[Row]:
 
 
 def _end(running: Sequence[_Running]) -> None:
-    # As by Ctrl-C, at which pytest takes down what its tests share: gateways, browsers.
     for each in running:
-        each.process.send_signal(signal.SIGINT)
+        each.process.terminate()
     for each in running:
         each.process.wait()
