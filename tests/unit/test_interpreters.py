@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 APP = "tests/unit/app/test_app.py"
 SESSIONS = "tests/integration/relay/test_sessions.py"
 
-#: What runs on the other interpreters. Three of the files that are left out need clients and tools that are
-#: not in these environments: test_legacy.py, test_v1.py and test_openapi.py.
+#: What runs on the other interpreters. Four of the files that are left out need clients and tools that are
+#: not in these environments: test_legacy.py, test_v1.py, test_openapi.py and test_lab.py.
 SMOKE = (
     "tests/unit/wire",
     "--ignore=tests/unit/wire/test_legacy.py",
@@ -39,6 +39,7 @@ SMOKE = (
     "--ignore=tests/unit/web/test_openapi.py",
     "tests/unit/web_channels",
     "--ignore=tests/unit/web_channels/test_receipts.py",
+    "--ignore=tests/unit/web_channels/test_lab.py",
     "tests/unit/app/test_listen.py",
     "tests/unit/app/test_options.py",
     "tests/unit/app/test_token.py",

@@ -40,8 +40,12 @@ def until_gone(pid: int) -> None:
 
 
 def test_a_cell_runs_and_its_request_is_done_when_reply_and_idle_have_come(ipython: Relay) -> None:
-    msg_id, data = execute("print('hello')")
+    msg_id, data = execute("print('hello'); input()")
     number = ipython.message(data)
+    # A state that changes back at once need not be told, so the cell waits until it was.
+    ipython.until(lambda: ipython.states()[-1:] == [BUSY])
+    ipython.until(lambda: any(m.kind == "input_request" for m in ipython.heard))
+    ipython.message(request("input_reply", {"value": ""}, "stdin")[1])
     ipython.until(lambda: number in ipython.done())
     assert ipython.is_idle(msg_id), "DONE came before what it tells of"
     assert [m.content["text"] for m in ipython.published(msg_id) if m.kind == "stream"] == ["hello\n"]
