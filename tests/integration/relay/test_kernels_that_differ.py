@@ -240,17 +240,19 @@ def test_a_reader_that_does_not_read_stops_the_kernel(new_relay: NewRelay) -> No
     relay = new_relay()
     assert relay.answer(relay.start_fake())["ok"]
     before = relay.memory()
-    msg_id, data = execute("bulk 24")
+    msg_id, data = execute("bulk 80")
     relay.message(data)
     # Not a byte is read until then.
     deadline = time.monotonic() + 60
     while not relay.is_kernel_stopped():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert relay.memory() - before < 14 << 20
+    # What waits unsent (4 MiB), what the kernel said until it was stopped (on a busy machine that comes
+    # late), and the allocator's share: a fraction of the flood, all of which would be held otherwise.
+    assert relay.memory() - before < 24 << 20
     relay.until(lambda: relay.is_idle(msg_id), seconds=120)
     deadline = time.monotonic() + 60
-    while len(relay.published(msg_id)) < 24 * 1024 + 2:
+    while len(relay.published(msg_id)) < 80 * 1024 + 2:
         assert relay.pump(1.0)
         assert time.monotonic() < deadline
 
