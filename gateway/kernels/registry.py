@@ -49,7 +49,7 @@ class Kernels(LoggingConfigurable):
         40 * 1024 * 1024,
         config=True,
         help="Bytes of output that may wait for a slow client before its kernel is slowed down. The "
-        "gateway's memory may grow by nearly twice that: the allocator keeps some.",
+        "memory of the gateway may grow by somewhat more, and that of the kernel's relay by a multiple.",
     )
     start_timeout = Float(60, config=True, help="Seconds that a kernel may take until it answers.")
     restart_limit = Int(
