@@ -207,8 +207,11 @@ class Tree:
             first = int(json.loads(self._reported)["child-pid"])
             # The descriptor that has just become free is there for this one.
             self._first_pidfd = os.pidfd_open(first)
-        except (ValueError, KeyError, TypeError, ProcessLookupError):
+        except (ValueError, KeyError, TypeError):
             self.first.set_result(None)
+        except ProcessLookupError:
+            # It was there, and has ended before it was looked at, as a program may that has little to do.
+            self.first.set_result(first)
         except OSError as error:
             # Its number is still its own: the monitor, which alone can reap it, has just told it.
             with contextlib.suppress(ProcessLookupError):

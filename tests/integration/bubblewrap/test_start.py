@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,22 @@ async def test_a_runtime_folder_that_others_may_enter_is_refused(tmp_path: Path)
 @pytest.mark.requires("root")
 async def test_a_range_of_uids_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert "uid_range" in await refusal(tmp_path, uid_range=(0, 10))
+
+
+async def test_a_probe_that_has_ended_before_its_number_is_looked_at_proves_what_it_told(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, late = os.pidfd_open, []
+
+    def open_late(pid: int, flags: int = 0) -> int:
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1] != str(os.getpid()):
+            # No child of this process: the probe. The loop stands still, and its monitor reaps it.
+            deadline = time.monotonic() + 10
+            while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            late.append(pid)
+        return opened(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", open_late)
+    async with started():
+        assert late
