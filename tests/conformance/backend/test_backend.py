@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -130,7 +131,14 @@ async def test_a_create_that_is_cancelled_leaves_nothing(
         if not isinstance(outcome, BaseException):
             await outcome.destroy()
         assert await backend.list() == []
-        assert (traces.descriptors(), traces.descendants(os.getpid()), traces.files(tmp_path)) == before
+
+        def now() -> tuple[object, ...]:
+            return (traces.descriptors(), traces.descendants(os.getpid()), traces.files(tmp_path))
+
+        deadline = time.monotonic() + traces.SOON
+        while now() != before and time.monotonic() < deadline:  # noqa: ASYNC110  # /proc has no event
+            await asyncio.sleep(0.02)
+        assert now() == before
 
 
 # -- list, connect, wait ------------------------------------------------------------------------------

@@ -99,6 +99,12 @@ def test_a_kernel_that_is_stopped_for_a_slow_client_ends_by_itself_at_a_shutdown
 def test_what_a_kernel_had_sent_when_it_was_stopped_and_died_comes_before_its_end_is_told(
     new_relay: NewRelay,
 ) -> None:
+    # How much is with the relay when the kernel stops depends on who had the processor: at times nothing is.
+    assert any(last_words(new_relay) > 1 for _ in range(10)), "more than the reason for its end"
+
+
+def last_words(new_relay: NewRelay) -> int:
+    """How many texts of a flood, and its end's reason, come after the kernel was stopped; none is missing."""
     relay = new_relay(acknowledge=False, window=64 << 10)
     assert relay.answer(relay.start_fake())["ok"]
     # Far more than the window, and more than is taken in one turn, is with the relay before it looks.
@@ -109,9 +115,9 @@ def test_what_a_kernel_had_sent_when_it_was_stopped_and_died_comes_before_its_en
     os.kill(relay.kernel(), signal.SIGKILL)
     relay.until(lambda: list(relay.all_json(Kind.DIED)))
     words = [m for m in relay.heard[before:] if m.kind == "stream"]
-    assert len(words) > 1, "more than the reason for its end"
     texts = [m.content["text"] for m in relay.published(msg_id) if m.kind == "stream"]
     assert texts[:-1] == [f"{number}\n" for number in range(len(texts) - 1)]
+    return len(words)
 
 
 def test_what_the_process_prints_becomes_log_lines_of_a_bounded_rate(fake: Fake) -> None:
