@@ -185,7 +185,12 @@ class Launcher:
         if started.cgroup.groups:
             # In a thread, because Linux takes its time (see `join`).
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, started.cgroup.join, started.tree.pid)
+            joining = loop.run_in_executor(None, started.cgroup.join, started.tree.pid)
+            try:
+                await asyncio.shield(joining)
+            finally:
+                # Where this is cancelled its thread goes on, with a file of the groups that go next.
+                await asyncio.wait([joining])
         contents = contents._replace(binds=[*contents.binds, *started.cgroup.shown])
         started.tree.proceed(command.file_system(contents))
 

@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -248,3 +250,23 @@ async def test_a_probe_that_has_ended_before_its_number_is_looked_at_proves_what
     monkeypatch.setattr(os, "pidfd_open", open_late)
     async with started():
         assert late
+
+
+async def test_a_start_that_is_cancelled_waits_for_the_thread_that_it_has_begun() -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), []
+
+    def join(pid: int) -> None:
+        begun.set()
+        go_on.wait(10)
+        ended.append(pid)
+
+    started = SimpleNamespace(
+        cgroup=SimpleNamespace(groups=["/group"], join=join), tree=SimpleNamespace(pid=7)
+    )
+    task = asyncio.create_task(launcher.Launcher._finish(None, started))  # type: ignore[arg-type]
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [7]
