@@ -13,3 +13,9 @@
 
     python -m tools.cluster up        also build, down, shell
 """
+
+from __future__ import annotations
+
+from .cluster import Cluster, for_tests
+
+__all__ = ["Cluster", "for_tests"]

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import machine
@@ -247,6 +247,24 @@ def check_account() -> None:
             "Only root can make a cluster: type sudo before this, or set KUBECONFIG to use one that exists;"
             " CONTRIBUTING.md says how to make one with kind."
         )
+
+
+@contextmanager
+def for_tests() -> Iterator[dict[str, str]]:
+    """What tests need in their environment to use a cluster, while it is there. Raises `SetupError`.
+
+    That is the one that KUBECONFIG names already; or one of their own, where this is root; or none.
+    """
+    if os.environ.get("KUBECONFIG") or os.geteuid() != 0:
+        yield {}
+        return
+    set_up()
+    cluster = Cluster.free()
+    try:
+        cluster.up(stay=False)
+        yield cluster.environment()
+    finally:
+        cluster.down()
 
 
 def set_up() -> None:

@@ -60,8 +60,8 @@ def _mount_everything(instance: Instance, parts: list[Path]) -> None:
         place = run / "parts" / part.name.rpartition("-")[0]
         place.mkdir(parents=True)
         _mount("--bind", part, place)
-    # A pod with users of its own may mount /proc only where one is seen that nothing covers (mount_too_revealing
-    # in the kernel's fs/namespace.c).
+    # A pod with users of its own may mount /proc only where one is seen that nothing covers
+    # (mount_too_revealing in the kernel's fs/namespace.c).
     (run / "proc").mkdir()
     _mount("-t", "proc", "proc", run / "proc")
     for name, value in _KERNEL_SETTINGS.items():
