@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cluster, environments, interpreters, lanes, machine, serve
+from . import environments, interpreters, lanes, machine, serve
 from .lanes import Row
 from .machine import ROOT, SetupError
 
@@ -129,6 +129,8 @@ def main() -> None:
             wanted = commands(paths, Path(accounts))
             set_up(paths)
             if needs_cluster(paths):
+                from . import cluster  # elsewhere than on Linux it cannot be imported, nor come so far
+
                 os.environ.update(stack.enter_context(cluster.for_tests()))
         except SetupError as error:
             sys.exit(str(error))

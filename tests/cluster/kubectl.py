@@ -91,14 +91,10 @@ class Namespace:
                 "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
             }
             spec = {"terminationGracePeriodSeconds": 0, "dnsConfig": _IMPATIENT, "containers": [container]}
-            metadata = {"name": name, "namespace": self.name, "labels": members.get("labels", {})}
-            pod = {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": metadata,
-                "spec": {**spec, **members.get("spec", {})},
-            }
-            kubectl("create", "--filename=-", stdin=pod)
+            spec |= members.get("spec", {})
+            metadata = {"name": name, "labels": members.get("labels", {})}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+            kubectl("create", "--namespace", self.name, "--filename=-", stdin=pod)
         names = [f"pod/{name}" for name in specs]
         timeout = f"--timeout={PATIENCE_S:.0f}s"
         kubectl("wait", "--namespace", self.name, "--for=condition=Ready", timeout, *names)

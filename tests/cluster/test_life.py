@@ -92,9 +92,9 @@ def test_a_cluster_starts_after_a_keeper_that_was_killed_and_ends_with_an_owner_
             assert not _left(cluster, second)
 
 
-def test_a_start_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
     cluster = _free()
-    taken = ("ip", "link", "add", "jsgctaken", "type", "dummy")
+    taken = ("ip", "link", "add", "jsgctaken", "type", "veth", "peer", "name", "jsgcpeer")
     subprocess.run(taken, check=True)
     try:
         subprocess.run(
@@ -111,7 +111,6 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.Monk
 def test_a_component_that_fails_is_named_with_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = _free()
     monkeypatch.setattr("tools.cluster.cluster._PATIENCE_S", 3.0)
-    monkeypatch.setattr("tools.cluster.components.CONTAINERD", "/nowhere/containerd.sock")
     monkeypatch.setattr(Cluster, "_import_parts", lambda *_: None)
     monkeypatch.setattr(Cluster, "_answers", lambda *_: False)
     with pytest.raises(SetupError, match=r"(?s)kube-apiserver is not ready after 3 s\. Its log ends:\n.*\d"):

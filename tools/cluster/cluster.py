@@ -46,6 +46,7 @@ class Cluster:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._owner: int | None = None
+        self._keeper: subprocess.Popen[str] | None = None
 
     @classmethod
     def free(cls) -> Cluster:
@@ -88,7 +89,8 @@ class Cluster:
         if stay:
             assert self._owner is not None
             os.write(self._owner, keeper.STAY)
-            self._disown()
+            os.close(self._owner)
+            self._owner = None
 
     def down(self) -> None:
         """End it, and return when nothing of it is left but its logs. Does nothing where it does not run."""
@@ -162,7 +164,7 @@ class Cluster:
         command = [sys.executable, "-m", "tools.cluster.keeper", str(self.instance.number)]
         log = self.instance.keeper_log
         with log.open("wb") as errors, os.fdopen(owned, "rb") as stdin:
-            process = subprocess.Popen(
+            process = self._keeper = subprocess.Popen(
                 [*command, *map(str, built.values())],
                 cwd=ROOT,
                 stdin=stdin,
@@ -175,14 +177,17 @@ class Cluster:
         with process.stdout:
             answer = process.stdout.readline().strip()
         if answer != keeper.MADE:
-            process.wait()
             self._disown()
             raise SetupError(answer or f"The cluster's keeper failed:\n{_tail(log)}")
 
     def _disown(self) -> None:
+        """Let go of a keeper that has ended, or ends now."""
         if self._owner is not None:
             os.close(self._owner)
             self._owner = None
+        if self._keeper is not None:
+            self._keeper.wait()
+            self._keeper = None
 
     def _start_everything(self, built: dict[str, Path]) -> None:
         self.run("nft", _MASQUERADE)
