@@ -63,7 +63,7 @@ def set_up(paths: Sequence[str]) -> None:
 def needs_cluster(paths: Sequence[str]) -> bool:
     """Whether any of these tests, or of all where none is named, asks for a cluster."""
     places = [ROOT / path.partition("::")[0] for path in paths] or [ROOT / "tests"]
-    files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*.py")))
+    files = (file for place in places for file in ([place] if place.is_file() else place.rglob("test_*.py")))
     return any(_NEEDS_CLUSTER in file.read_text() for file in files)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
 from ..machine import SetupError
 from . import parts
 from .cluster import Cluster, check_account, set_up
-from .instance import MAIN, Instance
+from .instance import MAIN, STATES, Instance
 
 
 def _build() -> None:
@@ -17,10 +18,15 @@ def _build() -> None:
 
 
 def _up() -> None:
-    set_up()
+    _build()
     cluster = Cluster(Instance(MAIN))
-    if not cluster.runs:
-        cluster.up(stay=True)
+    STATES.mkdir(parents=True, exist_ok=True)
+    # Whoever comes second waits, and finds it ready.
+    with (STATES / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not cluster.is_ready:
+            cluster.down()
+            cluster.up(stay=True)
     print(f"The cluster is up. export KUBECONFIG={cluster.instance.kubeconfig}")
 
 

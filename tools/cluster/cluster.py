@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from .. import machine
@@ -40,6 +40,10 @@ table inet cluster {{
 """
 
 
+class TakenError(SetupError):
+    """The cluster runs already, or is just being started."""
+
+
 class Cluster:
     """One cluster of this machine, whether it runs or not. Only root can do anything with it."""
 
@@ -47,14 +51,6 @@ class Cluster:
         self.instance = instance
         self._owner: int | None = None
         self._keeper: subprocess.Popen[str] | None = None
-
-    @classmethod
-    def free(cls) -> Cluster:
-        """One that does not run; which is only certain once it is up."""
-        for number in NUMBERS[1:]:
-            if Instance(number).keeper() is None:
-                return cls(Instance(number))
-        raise SetupError(f"{len(NUMBERS) - 1} clusters run already; see {STATES}.")
 
     @classmethod
     def of(cls, kubeconfig: str) -> Cluster | None:
@@ -68,6 +64,11 @@ class Cluster:
     def runs(self) -> bool:
         return self.instance.keeper() is not None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether its API server answers and says that the node is ready."""
+        return self._answers("wait", "--timeout=1s", "--for=condition=Ready", f"node/{NODE}")
+
     def environment(self) -> dict[str, str]:
         """What programs need to use it: KUBECONFIG, and a PATH with kubectl and helm."""
         tools = [str(part.folder) for part in parts.parts() if part.name in ("kubernetes", "helm")]
@@ -77,7 +78,7 @@ class Cluster:
     def up(self, *, stay: bool) -> None:
         """Start it and wait until its node is Ready. Unless it may `stay`, it ends with this process.
 
-        Raises `SetupError`; nothing of it is then left but its logs.
+        Raises `TakenError`, or `SetupError` where it cannot; nothing of it is then left but its logs.
         """
         built = parts.build()
         self._start_keeper(built)
@@ -178,6 +179,8 @@ class Cluster:
             answer = process.stdout.readline().strip()
         if answer != keeper.MADE:
             self._disown()
+            if answer == keeper.TAKEN:
+                raise TakenError(f"Cluster {self.instance.number} runs already: see {self.instance.state}.")
             raise SetupError(answer or f"The cluster's keeper failed:\n{_tail(log)}")
 
     def _disown(self) -> None:
@@ -207,8 +210,7 @@ class Cluster:
         for name in ("felix", "kubelet"):
             self.start(name)
         self._wait_for("felix", self._felix_is_ready)
-        ready = ("wait", "--timeout=1s", "--for=condition=Ready", f"node/{NODE}")
-        self._wait_for("kubelet", lambda: self._answers(*ready))
+        self._wait_for("kubelet", lambda: self.is_ready)
         dns = (
             "wait",
             "--timeout=1s",
@@ -254,7 +256,7 @@ def check_account() -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def for_tests() -> Iterator[dict[str, str]]:
     """What tests need in their environment to use a cluster, while it is there. Raises `SetupError`.
 
@@ -264,18 +266,28 @@ def for_tests() -> Iterator[dict[str, str]]:
         yield {}
         return
     set_up()
-    cluster = Cluster.free()
+    cluster = _first_free()
     try:
-        cluster.up(stay=False)
         yield cluster.environment()
     finally:
         cluster.down()
+
+
+def _first_free() -> Cluster:
+    """A cluster that is up, under the first number that nobody else has."""
+    for number in NUMBERS[1:]:
+        cluster = Cluster(Instance(number))
+        with contextlib.suppress(TakenError):
+            cluster.up(stay=False)
+            return cluster
+    raise SetupError(f"{len(NUMBERS) - 1} clusters run already; see {STATES}.")
 
 
 def set_up() -> None:
     """What building and running a cluster needs of this machine. Raises `SetupError`."""
     check_account()
     machine.ensure(machine.TO_CLUSTER)
+    parts.check_go()
 
 
 def _until(condition: Callable[[], bool], otherwise: str) -> None:

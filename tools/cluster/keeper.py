@@ -24,8 +24,9 @@ from ..machine import ROOT, SetupError
 from . import cgroups
 from .instance import STATES, Instance, has_ipv6
 
-#: What it says on its standard output when the node can be entered; anything else is why not.
-MADE = "made"
+#: What it says on its standard output when the node can be entered, and when another keeper has the instance;
+#: anything else is why there is no node.
+MADE, TAKEN = "made", "taken"
 
 #: What its owner writes where the node is to outlive it.
 STAY = b"stay\n"
@@ -44,8 +45,7 @@ _UNSHARE = (
 
 
 def main() -> None:
-    # An exit, so that all is cleared up.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end)
     instance = Instance(int(sys.argv[1]))
     with ExitStack() as stack:
         try:
@@ -64,13 +64,19 @@ def main() -> None:
         _wait(node)
 
 
+def _end(number: int, _: object) -> None:
+    """An exit, so that all is cleared up; a second signal does not stop that."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def _take_lock(instance: Instance, stack: ExitStack) -> None:
     STATES.mkdir(parents=True, exist_ok=True)
     file = stack.enter_context(instance.lock.open("a"))
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise SetupError(f"Cluster {instance.number} runs already.") from error
+        raise SetupError(TAKEN) from error
 
 
 def clear(instance: Instance, *, keep_log: bool) -> None:

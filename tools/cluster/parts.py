@@ -27,6 +27,9 @@ _GO = ("go", "build", "-trimpath", "-o", "{out}/")
 _INSTALL = ("go", "install", "-trimpath")
 _SMALL = "-s -w"
 
+#: From this one on Go fetches a newer Go by itself, as the sources' go.mod ask for it (go.dev/doc/toolchain).
+_OLDEST_GO = 21
+
 _DEBIAN = "bookworm"
 _BASE_PACKAGES = "python3,python3-zmq,ca-certificates"
 
@@ -178,6 +181,21 @@ def cache() -> Path:
     """The folder that holds every part, below the account's cache."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return caches / "jupyter-sandbox-gateway" / "cluster"
+
+
+def check_go() -> None:
+    """Raises `SetupError` where there is no Go that can fetch the version which the sources ask for."""
+    version = (
+        subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True)
+        if shutil.which("go")
+        else None
+    )
+    found = version and re.match(r"go1\.(\d+)", version.stdout)
+    if not found or int(found[1]) < _OLDEST_GO:
+        raise SetupError(
+            f"The cluster is built by Go 1.{_OLDEST_GO} or later, which is not here: install it from https://go.dev/dl"
+            " or as your system has it, and try again; or set KUBECONFIG to use a cluster that exists."
+        )
 
 
 def build() -> dict[str, Path]:
