@@ -110,6 +110,7 @@ def components(instance: Instance) -> dict[str, Component]:
                 "FELIX_DEFAULTENDPOINTTOHOSTACTION": "RETURN",
                 "FELIX_LOGFILEPATH": "none",
                 "FELIX_LOGSEVERITYFILE": "none",
+                "FELIX_LOGSEVERITYSCREEN": "Warning",
                 "FELIX_USAGEREPORTINGENABLED": "false",
                 "FELIX_BPFENABLED": "false",
                 "FELIX_IPTABLESBACKEND": "NFT",
