@@ -63,6 +63,11 @@ def _processes(namespace: str) -> list[str]:
     return found
 
 
+def _kernel_settings() -> list[str]:
+    """The machine's, of those that a kubelet writes."""
+    return [Path("/proc/sys", name).read_text() for name in ("vm/overcommit_memory", "kernel/panic_on_oops")]
+
+
 def _left(cluster: Cluster, namespace: str) -> list[str]:
     """What there still is of a cluster, beside its logs."""
     name, state = cluster.instance.name, cluster.instance.state
@@ -75,8 +80,10 @@ def _left(cluster: Cluster, namespace: str) -> list[str]:
 
 def test_a_cluster_starts_after_a_keeper_that_was_killed_and_ends_with_an_owner_that_is() -> None:
     cluster = _free()
+    settings = _kernel_settings()
     with _owner(cluster):
         first = _namespace(cluster)
+        assert _kernel_settings() == settings
         assert len(_processes(first)) > 10
         keeper = cluster.instance.keeper()
         assert keeper is not None
