@@ -9,6 +9,7 @@ how long it took.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -37,6 +38,9 @@ LANES = 2
 
 _LONGEST = ("tests/e2e", "tests/integration", "tests/unit")
 
+#: How a test says that it needs a cluster.
+_NEEDS_CLUSTER = 'requires("cluster"'
+
 _TOOLS = environments.TEST.bin
 _PYTHON = str(_TOOLS / "python")
 
@@ -54,6 +58,13 @@ def set_up(paths: Sequence[str]) -> None:
         kernel.result()
     if subprocess.run([ROOT / "tests" / "e2e" / "clients" / "install"]).returncode != 0:
         raise SetupError("The clients from npm could not be fetched; the reason is above.")
+
+
+def needs_cluster(paths: Sequence[str]) -> bool:
+    """Whether any of these tests, or of all where none is named, asks for a cluster."""
+    places = [ROOT / path.partition("::")[0] for path in paths] or [ROOT / "tests"]
+    files = (file for place in places for file in ([place] if place.is_file() else place.rglob("test_*.py")))
+    return any(_NEEDS_CLUSTER in file.read_text() for file in files)
 
 
 def has_tests(path: str) -> bool:
@@ -111,12 +122,16 @@ def main() -> None:
     # An exit, so that what runs is ended and the scratch account is removed all the same.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     paths = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as accounts:
+    with tempfile.TemporaryDirectory() as accounts, contextlib.ExitStack() as stack:
         began = time.monotonic()
         try:
             machine.check_system()
             wanted = commands(paths, Path(accounts))
             set_up(paths)
+            if needs_cluster(paths):
+                from . import cluster  # elsewhere than on Linux it cannot be imported, nor come so far
+
+                os.environ.update(stack.enter_context(cluster.for_tests()))
         except SetupError as error:
             sys.exit(str(error))
         rows = [Row("set up", True, time.monotonic() - began)]

@@ -74,6 +74,23 @@ TO_TEST = (
     Package("r-cran-irkernel", lambda: Path("/usr/lib/R/site-library/IRkernel").exists()),
 )
 
+#: What a Kubernetes for the tests needs beyond that, to be built and to run, but for Go.
+TO_CLUSTER = (
+    program("gcc", "gcc"),
+    Package("libc6-dev", Path("/usr/include/stdio.h").exists),
+    Package("libseccomp-dev", Path("/usr/include/seccomp.h").exists),
+    program("pkg-config", "pkg-config"),
+    program("mmdebstrap", "mmdebstrap"),
+    program("buildah", "buildah"),
+    program("openssl", "openssl"),
+    program("iproute2", "ip"),
+    program("iptables", "iptables", "ip6tables"),
+    program("ipset", "ipset"),
+    program("nftables", "nft"),
+    program("conntrack", "conntrack"),
+    Package("containernetworking-plugins", Path("/usr/lib/cni/host-local").exists),
+)
+
 _SYSTEMS_WITHOUT = {
     "Darwin": "Sandboxes need Linux: on macOS, run this inside a Linux virtual machine"
     " (for example one made by Lima, Multipass or UTM).",

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tools.cluster import Cluster
+from tools.cluster.instance import has_ipv6
+
 _CONTROLLERS = ("memory", "pids", "cpu")
 
 
@@ -53,9 +56,21 @@ def _has_cgroup_v2() -> bool:
     )
 
 
+def _has_cluster() -> bool:
+    return bool(os.environ.get("KUBECONFIG")) or os.geteuid() == 0
+
+
+def _has_own_cluster() -> bool:
+    kubeconfig = os.environ.get("KUBECONFIG")
+    return os.geteuid() == 0 and (not kubeconfig or Cluster.of(kubeconfig) is not None)
+
+
 CONDITIONS: dict[str, Condition] = {
     "root": Condition(lambda: os.geteuid() == 0, "the tests run as an ordinary user"),
     "cgroup": Condition(lambda: _has_cgroup_v1() or _has_cgroup_v2(), "no cgroup may be written"),
+    "cluster": Condition(_has_cluster, "KUBECONFIG names no cluster, and only root can make one"),
+    "own-cluster": Condition(_has_own_cluster, "no node of a cluster is the tests' own to break"),
+    "ipv6": Condition(has_ipv6, "the kernel has no IPv6"),
     "x86-64": Condition(lambda: platform.machine() == "x86_64", "the processor is not an x86-64 one"),
     "chromium": Condition(lambda: shutil.which("chromium") is not None, "there is no Chromium"),
     "node": Condition(lambda: shutil.which("node") is not None, "there is no Node"),

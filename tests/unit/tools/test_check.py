@@ -22,6 +22,7 @@ def python(code: str) -> tuple[str, ...]:
 def result_of(monkeypatch: pytest.MonkeyPatch, commands: dict[str, check.Command], *paths: str) -> object:
     """The exit status of a run of these commands with nothing to set up and nothing to account for."""
     monkeypatch.setattr(check, "set_up", lambda paths: None)
+    monkeypatch.setattr(check, "needs_cluster", lambda paths: False)
     monkeypatch.setattr(check, "commands", lambda paths, accounts: commands)
     monkeypatch.setattr(check, "judge", lambda paths, accounts: python("print('all was run')"))
     monkeypatch.setattr(check.signal, "signal", lambda *_: None)
@@ -103,6 +104,13 @@ def test_every_folder_that_has_tests_has_a_command_and_its_account_is_judged(tmp
     assert len(set(accounts)) == len(commands)
     assert all(Path(account.removeprefix("--account=")).parent == tmp_path for account in accounts)
     assert check.judge([], tmp_path)[-2:] == (str(tmp_path), "tests")
+
+
+@pytest.mark.parametrize(
+    ("paths", "needs"), [([], True), (["tests/unit", "tests/cluster"], True), (["tests/unit"], False)]
+)
+def test_a_cluster_is_made_for_the_tests_that_ask_for_one(paths: list[str], needs: bool) -> None:
+    assert check.needs_cluster(paths) is needs
 
 
 @pytest.mark.parametrize("path", check.AS_ORDINARY_USER)

@@ -1,0 +1,239 @@
+"""What a cluster is built from. Each part is built once and kept, by a key of everything it is built from.
+
+Go modules come through the module proxy and are checked against its checksum database, or against the go.sum
+beside the sources here; the base image comes from Debian. The folder of a part is complete, or not there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..machine import SetupError
+
+_HERE = Path(__file__).parent
+_MODULES = _HERE / "modules"
+
+_GO = ("go", "build", "-trimpath", "-o", "{out}/")
+_INSTALL = ("go", "install", "-trimpath")
+_SMALL = "-s -w"
+
+#: From this one on Go fetches a newer Go by itself, as the sources' go.mod ask for it (go.dev/doc/toolchain).
+_OLDEST_GO = 21
+
+_DEBIAN = "bookworm"
+_BASE_PACKAGES = "python3,python3-zmq,ca-certificates"
+
+
+def kubernetes_version() -> str:
+    """As the go.mod has it: "v1.36.3"."""
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", _module_file("kubernetes", "go.mod"), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def _module_file(module: str, name: str) -> str:
+    return (_MODULES / module / name).read_text()
+
+
+@dataclass(frozen=True)
+class Part:
+    """`commands` run in the folder of `module`, or in the part's own; `files` are what else goes into it.
+
+    In a command "{out}" is the part's own folder, and "{here}" is this package's.
+    """
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    module: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+    def key(self) -> str:
+        """Of all that it is built from."""
+        digest = hashlib.sha256(
+            repr((self.commands, sorted(self.environment.items()), platform.machine())).encode()
+        )
+        if self.module is not None:
+            for name in ("go.mod", "go.sum"):
+                digest.update(_module_file(self.module, name).encode())
+        for file in self.files:
+            digest.update((_HERE / file).read_bytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def folder(self) -> Path:
+        return cache() / f"{self.name}-{self.key()}"
+
+
+def _kubernetes() -> Part:
+    version = kubernetes_version()
+    major, minor, _ = version.removeprefix("v").split(".")
+    # Without its version each program takes the others for something too old to talk to.
+    variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    flags = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in variables.items())
+    programs = ("apiserver", "controller-manager", "scheduler", "proxy")
+    commands = (*(f"kube-{name}" for name in programs), "kubelet", "kubectl")
+    packages = tuple(f"k8s.io/kubernetes/cmd/{name}" for name in commands)
+    return Part("kubernetes", ((*_GO, f"-ldflags={_SMALL} {flags}", *packages),), "kubernetes")
+
+
+def parts() -> list[Part]:
+    """All of them, what takes longest first."""
+    calico = "github.com/projectcalico/calico"
+    containerd = "github.com/containerd/containerd/v2/cmd"
+    static = {"CGO_ENABLED": "0"}
+    return [
+        _kubernetes(),
+        Part(
+            "calico",
+            (
+                (
+                    *_GO,
+                    f"-ldflags={_SMALL}",
+                    f"{calico}/felix/cmd/calico-felix",
+                    f"{calico}/cni-plugin/cmd/calico",
+                ),
+                (
+                    "sh",
+                    "-euc",
+                    f'cp -r "$(go list -m -f "{{{{.Dir}}}}" {calico})/libcalico-go/config/crd" "$0"/crds',
+                    "{out}",
+                ),
+            ),
+            "calico",
+            static,
+        ),
+        Part(
+            "coredns",
+            (
+                (*_INSTALL, f"-ldflags={_SMALL}", "github.com/coredns/coredns@v1.14.2"),
+                (
+                    *("{here}/oci_image", "localhost/coredns:1", "{out}/coredns.tar", "{out}/coredns"),
+                    *("--entrypoint", '["/coredns"]'),
+                ),
+            ),
+            environment=static,
+            files=("oci_image",),
+        ),
+        Part(
+            "containerd",
+            (
+                (
+                    *(*_INSTALL, f"-ldflags={_SMALL}", "-tags=no_btrfs no_devmapper no_zfs"),
+                    *(
+                        f"{containerd}/{name}@v2.4.2"
+                        for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+                    ),
+                ),
+                (*_INSTALL, f"-ldflags={_SMALL}", "-tags=seccomp", "github.com/opencontainers/runc@v1.5.2"),
+            ),
+        ),
+        Part(
+            "helm",
+            ((*_INSTALL, f"-ldflags={_SMALL}", "helm.sh/helm/v4/cmd/helm@v4.3.1"),),
+            environment=static,
+        ),
+        Part(
+            "etcd",
+            ((*_GO, f"-ldflags={_SMALL}", "go.etcd.io/etcd/server/v3"), ("mv", "{out}/server", "{out}/etcd")),
+            "etcd",
+        ),
+        Part(
+            "base",
+            (
+                (
+                    *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={_BASE_PACKAGES}"),
+                    *(_DEBIAN, "{out}/rootfs.tar"),
+                ),
+                (
+                    *("{here}/oci_image", "localhost/base:1", "{out}/base.tar", "{out}/rootfs.tar"),
+                    *("--cmd", '["python3"]'),
+                ),
+                ("rm", "{out}/rootfs.tar"),
+            ),
+            files=("oci_image",),
+        ),
+        Part(
+            "pause",
+            (
+                ("gcc", "-static", "-O2", "-o", "{out}/pause", "{here}/pause.c"),
+                (
+                    *("{here}/oci_image", "localhost/pause:1", "{out}/pause.tar", "{out}/pause"),
+                    *("--entrypoint", '["/pause"]', "--user", "65535"),
+                ),
+            ),
+            files=("oci_image", "pause.c"),
+        ),
+    ]
+
+
+def cache() -> Path:
+    """The folder that holds every part, below the account's cache."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "jupyter-sandbox-gateway" / "cluster"
+
+
+def check_go() -> None:
+    """Raises `SetupError` where there is no Go that can fetch the version which the sources ask for."""
+    version = (
+        subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True)
+        if shutil.which("go")
+        else None
+    )
+    found = version and re.match(r"go1\.(\d+)", version.stdout)
+    if not found or int(found[1]) < _OLDEST_GO:
+        raise SetupError(
+            f"The cluster is built by Go 1.{_OLDEST_GO} or later, which is not here: install it from https://go.dev/dl"
+            " or as your system has it, and try again; or set KUBECONFIG to use a cluster that exists."
+        )
+
+
+def build() -> dict[str, Path]:
+    """Name -> folder of each part, built where it is missing. Raises `SetupError`."""
+    built = {}
+    for part in parts():
+        built[part.name] = _build(part)
+    return built
+
+
+def _build(part: Part) -> Path:
+    folder = part.folder
+    if folder.exists():
+        return folder
+    cache().mkdir(parents=True, exist_ok=True)
+    # Whoever comes second waits, and finds it made.
+    with (cache() / f"{part.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _make(part, folder)
+    return folder
+
+
+def _make(part: Part, folder: Path) -> None:
+    print(f"Building {part.name} for the cluster ...", flush=True)
+    began = time.monotonic()
+    for unfinished in cache().glob(f".{part.name}-*"):
+        shutil.rmtree(unfinished)
+    out = Path(tempfile.mkdtemp(prefix=f".{part.name}-", dir=cache()))
+    # Containers' users look into what is mounted from here.
+    out.chmod(0o755)
+    # The machine's own flags and workspaces would build something else.
+    environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "GOBIN": str(out), **part.environment}
+    for command in part.commands:
+        words = [word.replace("{out}", str(out)).replace("{here}", str(_HERE)) for word in command]
+        place = out if part.module is None else _MODULES / part.module
+        if subprocess.run(words, cwd=place, env=environment).returncode != 0:
+            shutil.rmtree(out)
+            raise SetupError(f"The cluster's {part.name} could not be built; the reason is above.")
+    out.rename(folder)
+    print(f"... {part.name} took {time.monotonic() - began:.0f} s", flush=True)
