@@ -37,9 +37,12 @@ def parts() -> dict[str, Path]:
 
 
 def argv(python: str, run_dir: str, folder: str = FOLDER) -> list[str]:
-    """The relay's command. `python` is the gateway's own interpreter as seen inside; `run_dir`, for the
-    kernel's sockets, is made by the relay and may have up to 94 bytes."""
-    return [python, "-I", "-S", f"{folder}/gateway/relay/__main__.py", run_dir]
+    """The command of a relay that ends with its stdin.
+
+    `python` is the gateway's own interpreter as seen inside; `run_dir`, for the kernel's sockets, is made by
+    the relay and may have up to 94 bytes.
+    """
+    return [python, "-I", "-S", f"{folder}/gateway/relay/__main__.py", "pipe", run_dir]
 
 
 def compile_sources() -> None:
