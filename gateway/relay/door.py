@@ -48,8 +48,7 @@ class Door:
 
     def _receive(self, connection: socket.socket) -> None:
         try:
-            # The kernel, which is started by this process, is not to inherit them.
-            _, descriptors, flags, _ = socket.recv_fds(connection, 1, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            _, descriptors, flags, _ = socket.recv_fds(connection, 1, _DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:
@@ -62,6 +61,8 @@ class Door:
         # From here on it only ends.
         self._loop.watch(connection.fileno(), self._end)
         for descriptor in descriptors:
+            # The next kernel is not to have them. (Python 3.11's recv_fds passes no MSG_CMSG_CLOEXEC on.)
+            os.set_inheritable(descriptor, False)
             os.set_blocking(descriptor, False)
 
         def release() -> None:
