@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from ..backends.base import Backend, BackendError, Ending, Sandbox
 from ..link import Link, LinkClosedError, LinkError
-from ..transport.base import TransportError
+from ..transport.base import Transport, TransportBrokenError, TransportError
 from ..wire import messages
 from .attachment import Attachment
 from .clients import Clients, Clock
@@ -51,14 +52,31 @@ class _Voice:
             self.has_died = True
             self._kernel.on_kernel_died(reason, asked)
 
+    def on_place(self, received: int) -> None:
+        self.outstanding.keep_after(received)
+
+    def on_outstanding(self, sequence: int, session_id: str, channel: str, header: bytes) -> None:
+        self.outstanding.add(sequence, Request(session_id, channel, header))
+
     def on_done(self, sequences: Sequence[int]) -> None:
         self.outstanding.done(sequences)
 
     def on_log(self, text: str) -> None:
         self._kernel.log_output(text)
 
+    def on_stream(self, text: str) -> None:
+        self._kernel.log_stream(text)
+
     def on_activity(self) -> None:
         self._kernel.touch()
+
+
+async def _connect(sandbox: Sandbox) -> Transport:
+    """Another stream to a sandbox's relay. Raises `TransportError`."""
+    try:
+        return await sandbox.connect()
+    except BackendError as error:
+        raise TransportBrokenError(str(error)) from error
 
 
 class Kernel:
@@ -270,6 +288,10 @@ class Kernel:
         for line in text.splitlines():
             self._log.info("kernel %s says: %s", self.id, line.encode("unicode_escape").decode())
 
+    def log_stream(self, text: str) -> None:
+        """What became of the link's stream; the reason may be a relay's words."""
+        self._log.warning("kernel %s: its stream was %s", self.id, text.encode("unicode_escape").decode())
+
     # -- inner workings -----------------------------------------------------------------------------
 
     async def _bring_up(self) -> None:
@@ -283,6 +305,7 @@ class Kernel:
                 voice,
                 window=self._settings.window,
                 max_message=self._settings.max_message,
+                reconnect=partial(_connect, sandbox) if self._backend.survives_gateway else None,
             )
             link.start()
             self._clients.bind(link)
@@ -340,7 +363,7 @@ class Kernel:
 
     async def _watch(self, link: Link) -> None:
         """The end of the link that nobody asked for: the relay or its sandbox is gone."""
-        reason = await link.closed()
+        reason = await self._end_of(link)
         async with self._changing:
             if link is not self._link:
                 return
@@ -356,6 +379,21 @@ class Kernel:
                     self._on_over(self)
             else:
                 await self._try_again(reason)
+
+    async def _end_of(self, link: Link) -> str:
+        """Wait for the end of the link, which looks for no other stream once its sandbox has ended."""
+        assert self._sandbox is not None
+        sandbox_ended = asyncio.ensure_future(self._sandbox.wait())
+        closed = asyncio.ensure_future(link.closed())
+        try:
+            await asyncio.wait({sandbox_ended, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not closed.done():
+                link.abandon(sandbox_ended.result().reason)
+            return await closed
+        finally:
+            sandbox_ended.cancel()
+            closed.cancel()
+            await asyncio.gather(sandbox_ended, closed, return_exceptions=True)
 
     async def _try_again(self, reason: str) -> None:
         """Restart after a death, unless it keeps dying."""

@@ -41,6 +41,8 @@ class Outstanding:
 
     def add(self, number: int, request: Request) -> None:
         """It is on its way."""
+        if number in self._requests:
+            self._drop(number)
         self._requests[number] = request
         self._size += request.size
         while self._size > MAX_HEADERS:
@@ -51,6 +53,11 @@ class Outstanding:
         for number in numbers:
             if number in self._requests:
                 self._drop(number)
+
+    def keep_after(self, number: int) -> None:
+        """Forget the requests up to this number."""
+        for known in [known for known in self._requests if known <= number]:
+            self._drop(known)
 
     def take_all(self) -> list[Request]:
         """Everything, oldest first; nothing is left."""

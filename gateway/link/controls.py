@@ -17,7 +17,17 @@ class Controls:
     def __init__(self, post: Callable[[bytes], None]) -> None:
         self._post = post
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._asked: dict[int, bytes] = {}
         self._next = 1
+
+    def go_on(self, last: int) -> None:
+        """Number on after the last command of another gateway."""
+        self._next = last + 1
+
+    def post_again(self) -> None:
+        """Ask again what was not answered; the relay does each number once, and repeats its answer."""
+        for frame in self._asked.values():
+            self._post(frame)
 
     async def ask(self, op: str, members: dict[str, Any], within: float) -> None:
         """See `Link.control`."""
@@ -28,14 +38,16 @@ class Controls:
             raise ControlError(f"the {op} command is too large: {len(payload)} bytes")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
+        frame = self._asked[number] = framing.encode(Kind.CONTROL, payload=payload)
         try:
-            self._post(framing.encode(Kind.CONTROL, payload=payload))
+            self._post(frame)
             async with asyncio.timeout(within):
                 await future
         except TimeoutError:
             raise ControlError(f"no answer to {op} within {within:g} s") from None
         finally:
             self._waiting.pop(number, None)
+            self._asked.pop(number, None)
 
     def answered(self, answer: dict[str, Any]) -> None:
         """The relay's answer to one of them. Raises `PayloadError`."""

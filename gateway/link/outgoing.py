@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
 from ..transport.base import Transport
 from ..wire import framing
@@ -44,7 +45,7 @@ class Outgoing:
         self._pong = framing.encode(Kind.PONG, payload=framing.SEQUENCE.pack(ping))
         self._wake.set()
 
-    async def write(self) -> None:
+    async def write(self) -> NoReturn:
         """Write for ever. Raises `TransportError`."""
         while True:
             await self._wake.wait()

@@ -1,10 +1,12 @@
 """The framed session with one relay: several routes over one transport, bounded both ways.
 
-`docs/protocol.md`, section 1, is the theory; this is the gateway's end of it. A `Link` owns two tasks,
-one that reads and one that writes. It ends once, with a reason in words (`Link.closed`): the relay ended
-it, broke a rule of the protocol, did not answer, or `close` was called. What the relay sends is
-hostile: every number is checked before it is used, nothing from it sizes a loop or a buffer, and
-a rule that is broken ends this link and nothing else.
+`docs/protocol.md`, section 1, is the theory; this is the gateway's end of it. A `Link` ends once, with a
+reason in words (`Link.closed`): the relay ended it, broke a rule of the protocol, did not answer, or `close`
+was called. Where the relay lives on without its stream, the link does too: it asks for another stream, hears
+in the relay's HELLO what has arrived, and sends the rest again. Routes, numbers and commands go on.
+
+What the relay sends is hostile: every number is checked before it is used, nothing from it sizes a loop or
+a buffer, and a rule that is broken ends this link and nothing else.
 
 Kernel messages pass as opaque bytes. They wait in the `Inbox` of each route until its client takes
 them. An honest relay stops its kernel when a client is slow, so what waits has a bound
@@ -15,14 +17,15 @@ sent again. No client ever stops the reading of the link, on which the others, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..transport.base import Transport, TransportError
 from ..wire import framing, payloads
 from ..wire.allowance import Allowance
-from ..wire.framing import Frame, FrameDecoder, FramingError, Kind
+from ..wire.framing import Frame, FramingError, Kind
 from ..wire.payloads import STATES
 from ..wire.v1 import MIN_SIZE
 from ..wire.window import COST, reach
@@ -31,6 +34,7 @@ from .errors import LinkClosedError, ProtocolError
 from .inbox import Inbox, InboxFullError
 from .listener import LinkListener
 from .outgoing import Outgoing
+from .stream import Stream
 
 #: Bytes of requests beyond one message that may wait for the relay's acknowledgement.
 REQUEST_SLACK = 1 << 20
@@ -38,44 +42,62 @@ REQUEST_SLACK = 1 << 20
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 60.0
 
-#: Bytes of what was received that are handled together, and frames in them after which the others get a turn.
-#: An honest relay sends a hundred, one that sends the smallest there are, thousands.
-PIECE = 32 * 1024
-MANY = 512
+#: Seconds that a link without a stream looks for another one, and between two looks at first and at most.
+PATIENCE = 120.0
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
 
 #: Bytes of a message that is kept to show the kernel's session (`Link.spoken`).
 MAX_SPOKEN = 4096
+
+#: Gives another stream to the same relay. Raises `TransportError` where there is none now.
+Reconnect = Callable[[], Awaitable[Transport]]
 
 
 class Route:
     """One client's lane on a link. Made by `Link.open_route`."""
 
-    def __init__(self, link: Link, number: int, inbox: Inbox) -> None:
+    def __init__(self, link: Link, number: int, session_id: str, inbox: Inbox) -> None:
         self._link = link
         self.number = number
+        self.session_id = session_id
         self.inbox = inbox
+        #: What the client has taken, by its sequence number.
+        self.acknowledged = 0
 
     async def send(self, message: bytes) -> int:
         """Send one v1 message to the kernel; returns its sequence number.
 
         Waits while too much is unacknowledged. Raises `LinkClosedError`.
         """
-        return await self._link.send_message(self.number, message)
+        return await self._link.send_message(self, message)
 
     def acknowledge(self, sequence: int) -> None:
         """The client has taken every message up to `sequence`."""
-        self._link.acknowledge(self.number, sequence)
+        self._link.acknowledge(self, sequence)
 
     def close(self) -> None:
         """Give the route up; the relay keeps what its session has not acknowledged."""
         self._link.close_route(self)
 
 
+class _Sent(NamedTuple):
+    """A request that the relay has not acknowledged; its bytes are kept where they may have to go again."""
+
+    sequence: int
+    size: int
+    route: Route
+    message: bytes
+
+
 class Link:
     """A session with one relay over `transport`, which it owns and closes.
 
     `window` bounds the bytes that a client may hold unacknowledged, `max_message` one message, in bytes.
-    Seconds: a PING goes every `ping_interval`, and may go unanswered for `ping_timeout`.
+    `reconnect` gives another stream when one breaks, and None ends the link with it. `adopt`: the relay has
+    served another gateway before; then nothing can be sent before its HELLO has come.
+    Seconds: a PING goes every `ping_interval`, and may go unanswered for `ping_timeout`; without a stream the
+    link ends after `patience`.
     """
 
     def __init__(
@@ -85,17 +107,23 @@ class Link:
         *,
         window: int,
         max_message: int,
+        reconnect: Reconnect | None = None,
+        adopt: bool = False,
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
+        patience: float = PATIENCE,
     ) -> None:
         self._transport = transport
         self._listener = listener
+        self._reconnect = reconnect
+        self._patience = patience
+        self._abandoned: str | None = None
+        self._abandon = asyncio.Event()
         self._window = window
         self._max_message = max_message
         self._reach = reach(window, max_message)
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self._decoder = FrameDecoder(max_message)
         self._routes: dict[int, Route] = {}
         self._hearing: tuple[Route, ...] = ()
         self._next_route = 1
@@ -103,33 +131,41 @@ class Link:
         self.spoken = b""
         self._received = 0
         self._sent = 0
-        self._unacknowledged: deque[tuple[int, int]] = deque()
+        self._unacknowledged: deque[_Sent] = deque()
         self._unacknowledged_bytes = 0
         self._credit = asyncio.Event()
-        self._outgoing = Outgoing(transport)
-        self._controls = Controls(self._outgoing.post)
+        self._stream = self._make_stream(transport)
+        #: Where frames go; None while a stream's beginning is to be settled first (`_catch_up`).
+        self._outgoing: Outgoing | None = None if adopt else self._stream.outgoing
+        self._controls = Controls(self._post)
+        #: Whether the relay has said HELLO on this stream, and its name for itself, from the first one.
         self._greeted = False
-        #: When the oldest PING went that nothing has answered; any bytes from the relay are an answer.
-        self._pinged: float | None = None
+        self._relay: str | None = None
+        #: Set once numbers can be given.
+        self._numbered = asyncio.Event()
+        if not adopt:
+            self._numbered.set()
         self._log_allowance = Allowance(0.0)
         self._reason: str | None = None
         self._ended = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
 
     # -- life ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Say HELLO and start the tasks; requests may follow at once, the relay reads them in order."""
-        hello = {
-            "version": framing.VERSION,
-            "capabilities": [],
-            "window": self._window,
-            "max_message": self._max_message,
-            "received": None,
-        }
-        self._outgoing.post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
-        for work in (self._read, self._outgoing.write, self._keep_alive):
-            self._tasks.append(asyncio.create_task(self._guard(work)))
+        """Say HELLO and start to serve; requests may follow at once, the relay reads them in order."""
+        self._say_hello()
+        self._task = asyncio.create_task(self._live())
+
+    async def greeted(self) -> None:
+        """Wait for the relay's first HELLO, where it is adopted. Raises `LinkClosedError`."""
+        await self._numbered.wait()
+        self._check_open()
+
+    def abandon(self, reason: str) -> None:
+        """There will be no other stream: the link ends with the one that it has, or now, with `reason`."""
+        self._abandoned = reason
+        self._abandon.set()
 
     async def closed(self) -> str:
         """Wait for the end of the link; the reason in words."""
@@ -139,16 +175,24 @@ class Link:
     async def close(self) -> None:
         """End the link and give back its tasks and its transport; may be called again."""
         self._end("the gateway closed the link")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         await self._transport.close()
 
-    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _live(self) -> None:
         try:
-            await work()
-        except TransportError as error:
-            self._end(f"the stream to the relay broke: {error}")
+            while self._reason is None:
+                reason = await self._stream.run()
+                self._outgoing = None
+                transport = await self._connect_again(reason)
+                if transport is None:
+                    self._end(self._abandoned or reason)
+                    return
+                self._transport = transport
+                self._greeted = False
+                self._stream = self._make_stream(transport)
+                self._say_hello()
         except (FramingError, ProtocolError) as error:
             self._end(f"the relay broke the protocol: {error}")
         except Exception as error:
@@ -156,11 +200,73 @@ class Link:
             self._end(f"the link failed: {error!r}")
             raise
 
+    async def _connect_again(self, reason: str) -> Transport | None:
+        """Another stream to the same relay; None where there is none to be had."""
+        if self._reconnect is None:
+            return None
+        clock = asyncio.get_running_loop().time
+        deadline, pause = clock() + self._patience, FIRST_PAUSE
+        self._listener.on_stream(f"lost, and another is looked for: {reason}")
+        while self._abandoned is None and clock() < deadline:
+            try:
+                transport = await self._connect(self._reconnect)
+            except TransportError as error:
+                reason = str(error)
+            else:
+                if transport is not None:
+                    self._listener.on_stream("found again")
+                    return transport
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._abandon.wait(), pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._listener.on_stream(f"given up: {self._abandoned or reason}")
+        return None
+
+    async def _connect(self, reconnect: Reconnect) -> Transport | None:
+        """One attempt, which ends with None when the link is abandoned. Raises `TransportError`."""
+        working = asyncio.ensure_future(reconnect())
+        waiting = asyncio.create_task(self._abandon.wait())
+        taken = False
+        try:
+            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            taken = working.done()
+            return working.result() if taken else None
+        finally:
+            for task in (working, waiting):
+                task.cancel()
+            transport, _ = await asyncio.gather(working, waiting, return_exceptions=True)
+            if not taken and isinstance(transport, Transport):
+                await transport.close()
+
+    def _make_stream(self, transport: Transport) -> Stream:
+        return Stream(
+            transport,
+            self._dispatch,
+            max_message=self._max_message,
+            ping_interval=self._ping_interval,
+            ping_timeout=self._ping_timeout,
+        )
+
+    def _say_hello(self) -> None:
+        hello = {
+            "version": framing.VERSION,
+            "capabilities": [],
+            "window": self._window,
+            "max_message": self._max_message,
+        }
+        self._stream.outgoing.post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
+
+    def _post(self, *pieces: bytes) -> None:
+        # What is not posted here is said by `_catch_up`.
+        if self._outgoing is not None:
+            self._outgoing.post(*pieces)
+
     def _end(self, reason: str) -> None:
         if self._reason is not None:
             return
         self._reason = reason
         self._controls.fail(LinkClosedError(reason))
+        self._numbered.set()
         self._credit.set()
         self._ended.set()
 
@@ -175,7 +281,7 @@ class Link:
 
         Raises `ControlError` (it could not, or did not answer in time) or `LinkClosedError`.
         """
-        self._check_open()
+        await self.greeted()
         await self._controls.ask(op, members or {}, within)
 
     def open_route(self, session_id: str, inbox: Inbox) -> Route:
@@ -186,8 +292,8 @@ class Link:
             self._end("this link has used up its routes")
             self._check_open()
         self._next_route += 1
-        route = self._routes[number] = Route(self, number, inbox)
-        self._outgoing.post(framing.encode(Kind.OPEN, number, payloads.dump({"session_id": session_id})))
+        route = self._routes[number] = Route(self, number, session_id, inbox)
+        self._post(_opening(route, 0))
         return route
 
     def close_route(self, route: Route) -> None:
@@ -195,59 +301,56 @@ class Link:
         if self._routes.pop(route.number, None) is None:
             return
         self._hearing = tuple(other for other in self._hearing if other is not route)
-        if self._reason is None:
+        if self._outgoing is not None:
             # The acknowledgement has to go first: it decides what the session still needs.
             self._outgoing.flush_acks()
             self._outgoing.post(framing.encode(Kind.CLOSE, route.number))
 
-    async def send_message(self, route: int, message: bytes) -> int:
+    async def send_message(self, route: Route, message: bytes) -> int:
         """See `Route.send`."""
+        await self._numbered.wait()
         while self._unacknowledged_bytes > self._max_message + REQUEST_SLACK and self._reason is None:
             self._credit.clear()
             await self._credit.wait()
         self._check_open()
         self._sent += 1
         size = len(message) + COST
-        self._unacknowledged.append((self._sent, size))
+        sent = _Sent(self._sent, size, route, message if self._reconnect is not None else b"")
+        self._unacknowledged.append(sent)
         self._unacknowledged_bytes += size
-        self._outgoing.post(framing.encode_header(Kind.MESSAGE, route, len(message), self._sent), message)
+        self._post(*_request(route.number, self._sent, message))
         return self._sent
 
-    def acknowledge(self, route: int, sequence: int) -> None:
+    def acknowledge(self, route: Route, sequence: int) -> None:
         """See `Route.acknowledge`."""
-        if self._reason is None and route in self._routes:
-            self._outgoing.acknowledge(route, sequence)
+        route.acknowledged = max(route.acknowledged, sequence)
+        if self._outgoing is not None and route.number in self._routes:
+            self._outgoing.acknowledge(route.number, route.acknowledged)
 
-    async def _keep_alive(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while self._reason is None:
-            slept = clock()
-            await asyncio.sleep(self._ping_interval)
-            now = clock()
-            if self._pinged is None or now - slept > 2 * self._ping_interval:
-                # Where this process itself stood still, what was answered meanwhile may not be read yet.
-                self._pinged = now
-            elif now - self._pinged > self._ping_timeout:
-                self._end(f"the relay did not answer for {self._ping_timeout:g} s")
-                return
-            self._outgoing.post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(0)))
+    def _catch_up(self, received: int) -> None:
+        """Say what the relay does not know: it has had the requests up to `received`."""
+        outgoing = self._stream.outgoing
+        again = [sent for sent in self._unacknowledged if sent.sequence > received]
+        # A route that was closed meanwhile may have sent some of them. It gets nothing any more, and a newer
+        # route of its session takes that over right after.
+        closed = {sent.route.number: sent.route for sent in again if sent.route.number not in self._routes}
+        for route in closed.values():
+            outgoing.post(_opening(route, self._received))
+        for route in self._routes.values():
+            outgoing.post(_opening(route, max(route.inbox.last - route.inbox.offset, 0)))
+            if route.acknowledged:
+                outgoing.post(
+                    framing.encode(Kind.ACK, route.number, framing.SEQUENCE.pack(route.acknowledged))
+                )
+        for sent in again:
+            outgoing.post(*_request(sent.route.number, sent.sequence, sent.message))
+        for number in closed:
+            outgoing.post(framing.encode(Kind.CLOSE, number))
+        self._hearing = ()
+        self._outgoing = outgoing
+        self._controls.post_again()
 
     # -- from the relay -----------------------------------------------------------------------------
-
-    async def _read(self) -> None:
-        while self._reason is None:
-            data = await self._transport.receive()
-            if not data:
-                self._decoder.end()
-                self._end("the relay ended the link")
-                return
-            self._pinged = None
-            view = memoryview(data)
-            for first in range(0, len(view), PIECE):
-                frames = self._decoder.feed(view[first : first + PIECE])
-                self._dispatch(frames)
-                if len(frames) > MANY:
-                    await asyncio.sleep(0)
 
     def _dispatch(self, frames: list[Frame]) -> None:
         touched: set[Inbox] = set()
@@ -300,6 +403,31 @@ class Link:
                 f"it takes messages of {takes} bytes, and Kernels.max_message_size is {self._max_message}"
             )
         self._greeted = True
+        self._on_place(hello)
+
+    def _on_place(self, hello: dict[str, Any]) -> None:
+        """Follow the relay to where it is: at the beginning, further on, or where another gateway left it."""
+        stream = payloads.text(hello, "stream")
+        received, sent = payloads.integer(hello, "received"), payloads.integer(hello, "sent")
+        if self._relay is None:
+            self._relay = stream
+            if self._numbered.is_set():
+                if received or sent:
+                    raise ProtocolError(f"it is new, and has had {received} messages and sent {sent}")
+                return
+            self._sent, self._received = received, sent
+            self._controls.go_on(payloads.integer(hello, "command"))
+            self._numbered.set()
+        elif stream != self._relay:
+            raise ProtocolError("another relay has taken its place")
+        elif sent < self._received or received > self._sent:
+            raise ProtocolError(
+                f"it has had {received} and sent {sent}, of {self._sent} and {self._received}"
+            )
+        self._received = sent
+        self._listener.on_place(received)
+        self._listener.on_state(_state(hello))
+        self._catch_up(received)
 
     def _on_small(self, frame: Frame) -> None:
         kind, number, payload, _ = frame
@@ -312,6 +440,17 @@ class Link:
                 if not payload or len(payload) % framing.SEQUENCE.size:
                     raise ProtocolError(f"a DONE frame of {len(payload)} bytes")
                 self._listener.on_done([number for (number,) in framing.SEQUENCE.iter_unpack(payload)])
+            case Kind.OUTSTANDING:
+                told = payloads.load(frame)
+                channel = payloads.text(told, "channel")
+                if (sequence := payloads.integer(told, "sequence")) > self._sent:
+                    raise ProtocolError(f"request {sequence} is outstanding, only {self._sent} were sent")
+                self._listener.on_outstanding(
+                    sequence,
+                    payloads.text(told, "session_id"),
+                    channel if channel in ("shell", "control") else "shell",
+                    payloads.text(told, "header", framing.MAX_SMALL_PAYLOAD).encode(),
+                )
             case Kind.ACK:
                 self._on_ack(payloads.sequence(frame))
             case Kind.OPENED:
@@ -329,7 +468,7 @@ class Link:
                 if text := self._log_allowance.limit(lines, asyncio.get_running_loop().time()):
                     self._listener.on_log(text)
             case Kind.PING:
-                self._outgoing.answer(payloads.sequence(frame))
+                self._stream.outgoing.answer(payloads.sequence(frame))
             case Kind.PONG:
                 pass  # any frame shows that the relay lives
             case _:
@@ -350,6 +489,24 @@ class Link:
     def _on_ack(self, sequence: int) -> None:
         if sequence > self._sent:
             raise ProtocolError(f"it acknowledged {sequence}, only {self._sent} were sent")
-        while self._unacknowledged and self._unacknowledged[0][0] <= sequence:
-            self._unacknowledged_bytes -= self._unacknowledged.popleft()[1]
+        while self._unacknowledged and self._unacknowledged[0].sequence <= sequence:
+            self._unacknowledged_bytes -= self._unacknowledged.popleft().size
         self._credit.set()
+
+
+def _opening(route: Route, after: int) -> bytes:
+    members: dict[str, Any] = {"session_id": route.session_id}
+    if after:
+        members["after"] = after
+    return framing.encode(Kind.OPEN, route.number, payloads.dump(members))
+
+
+def _request(route: int, sequence: int, message: bytes) -> tuple[bytes, bytes]:
+    return framing.encode_header(Kind.MESSAGE, route, len(message), sequence), message
+
+
+def _state(hello: dict[str, Any]) -> str:
+    state = payloads.text(hello, "state")
+    if state not in STATES:
+        raise ProtocolError(f"a state {state[:20]!r} that is none")
+    return state

@@ -2,7 +2,9 @@
 
 It runs as::
 
-    <python> -I -S <folder>/gateway/relay/__main__.py <run_dir>
+    <python> -I -S <folder>/gateway/relay/__main__.py pipe <run_dir>            ends with its stdin
+    <python> -I -S <folder>/gateway/relay/__main__.py serve <run_dir> <seconds> outlives its gateways
+    <python> -I -S <folder>/gateway/relay/__main__.py connect <run_dir>         a gateway's way to the latter
 
 where `<folder>` (in a sandbox `/opt/relay`) holds what `command.parts` lists: this package,
 `gateway/wire`, `gateway/__init__.py`, and pyzmq. `-S` keeps the `site` module out, which would look through
@@ -21,6 +23,7 @@ Who does what:
 | `boot` | takes the wire, reads HELLO and the start command, launches the kernel |
 | `launch`, `quickjson` | the validated start command; connection file, endpoints |
 | `process`, `output`, `memory` | the kernel's process: signals, reaping, what it prints, why it ended |
+| `door`, `connect` | how links come to a relay that outlives its gateways |
 | `loop`, `writer` | the poller; what waits for the transport |
 | `sockets`, `readiness` | the kernel's ZMQ sockets, and how to know that they are heard |
 | `taps`, `pace`, `brake` | which sockets are served when: a stream gathers, a slow client stops the kernel |

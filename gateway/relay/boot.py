@@ -25,6 +25,9 @@ _MAX_FRAMES_BEFORE_START = 64
 _STDERR = 2
 #: Seconds that the start command may take to arrive. It was sent while the interpreter started, if at all.
 PATIENCE = 0.02
+USAGE = """usage: relay pipe RUN_DIR           serve the link on stdin and stdout, and end with it
+       relay serve RUN_DIR SECONDS  serve links that come by `connect`; end after SECONDS without one
+       relay connect RUN_DIR        be such a link, on stdin and stdout"""
 _LOOK = 0.001
 
 
@@ -120,11 +123,34 @@ def _read_exactly(descriptor: int, size: int, deadline: float) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the relay until its link ends."""
-    if len(arguments) != 1:
-        sys.exit("usage: python -I -S <folder>/gateway/relay/__main__.py <run_dir>")
+    """Do what the command line asks: see the package's docstring."""
+    match arguments:
+        case ["pipe", run_dir]:
+            pipe(run_dir)
+        case ["serve", run_dir, patience] if patience.isdecimal():
+            serve(run_dir, int(patience))
+        case ["connect", run_dir]:
+            from .connect import connect
+
+            connect(run_dir)
+        case _:
+            sys.exit(USAGE)
+
+
+def serve(run_dir: str, patience: int) -> None:
+    """Be the relay of a sandbox that outlives its gateway: links come by `connect`, one after the other."""
+    try:
+        launching.make_run_dir(run_dir)
+    except LaunchError as error:
+        sys.exit(f"relay: {error}")
+    from .relay import run_server
+
+    run_server(run_dir, patience)
+
+
+def pipe(run_dir: str) -> None:
+    """Be the relay of the link on stdin and stdout, and end with it."""
     reading, writing = claim_wire()
-    run_dir = arguments[0]
     try:
         launching.make_run_dir(run_dir)
     except LaunchError as error:
@@ -137,6 +163,6 @@ def main(arguments: list[str]) -> None:
         except LaunchError as error:
             boot.error = str(error)
     # Only now, with the kernel on its way: zmq, and everything that needs it.
-    from .relay import run
+    from .relay import run_pipe
 
-    run(reading, writing, run_dir, boot)
+    run_pipe(reading, writing, run_dir, boot)

@@ -37,9 +37,17 @@ def parts() -> dict[str, Path]:
 
 
 def argv(python: str, run_dir: str, folder: str = FOLDER) -> list[str]:
-    """The relay's command. `python` is the gateway's own interpreter as seen inside; `run_dir`, for the
-    kernel's sockets, is made by the relay and may have up to 94 bytes."""
-    return [python, "-I", "-S", f"{folder}/gateway/relay/__main__.py", run_dir]
+    """The command of a relay that ends with its stdin.
+
+    `python` is the gateway's own interpreter as seen inside; `run_dir`, for the kernel's sockets, is made by
+    the relay and may have up to 94 bytes.
+    """
+    return [*program(python, folder), "pipe", run_dir]
+
+
+def program(python: str, folder: str = FOLDER) -> list[str]:
+    """The relay without its own arguments, which the package's docstring lists."""
+    return [python, "-I", "-S", f"{folder}/gateway/relay/__main__.py"]
 
 
 def compile_sources() -> None:

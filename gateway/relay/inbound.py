@@ -64,6 +64,11 @@ class Inbound:
         self._prefix = f"relay-{os.urandom(8).hex()}-"
         self._asked = 0
 
+    @property
+    def received(self) -> int:
+        """The sequence number of the last message that was taken."""
+        return self._received
+
     def acknowledged(self) -> int:
         """Up to which sequence number everything is with the kernel, or done with."""
         return min((held[0].sequence - 1 for held in self._held.values() if held), default=self._received)

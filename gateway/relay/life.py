@@ -107,6 +107,18 @@ class Life(Listener):
         else:
             self._begin()
 
+    def ready(self, number: int) -> None:
+        """CONTROL ready: answered when there is a kernel that is ready, or will be none."""
+        if self.phase == "ready":
+            self._gateway.answer(number)
+        elif self.phase == "nothing":
+            self._gateway.answer(number, "There is no kernel to wait for: none was ever started.")
+        elif self.phase == "dead":
+            assert self._inbound.ended is not None
+            self._gateway.answer(number, self._inbound.ended[0])
+        else:
+            self._starting.append(number)
+
     def interrupt(self, number: int) -> None:
         """CONTROL interrupt."""
         if self.phase != "ready" or self.process is None or self._launch is None:

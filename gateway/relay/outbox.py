@@ -49,8 +49,10 @@ class Session:
         self.detached_at = 0.0
         #: The last sequence number that it has taken.
         self.acknowledged = acknowledged
-        #: Messages for it that were dropped since its last OPENED.
+        #: Messages for it that were dropped since its last OPENED: how many of those that no gateway can
+        #: have, and the numbers of those that one may have.
         self.lost = 0
+        self.maybe_lost: list[int] = []
         #: The header of its last request: the parent of what the relay itself tells it.
         self.last_request = b"{}"
         # Its backlog: bytes sent to everyone, less those it has taken, and bytes for it alone.
@@ -76,6 +78,8 @@ class Outbox:
         self._first = 1  # the sequence number of _kept[0]
         self._kept_bytes = 0
         self._broadcast = 0
+        #: Up to here everything was written to a link that has ended, and may have arrived.
+        self._maybe_arrived = 0
 
     # -- messages -----------------------------------------------------------------------------------
 
@@ -127,9 +131,10 @@ class Outbox:
         """All sessions that are kept."""
         return list(self._sessions.values())
 
-    def open(self, route: int, name: str) -> tuple[Session, int]:
+    def open(self, route: int, name: str, after: int = 0) -> tuple[Session, int]:
         """Tie `route` to the session of that name: sends OPENED and what the session has not taken.
 
+        The gateway has everything up to `after` for the session by an earlier link: that is not sent.
         Returns the session and how many messages it has lost since it last had a route.
         """
         session = self._names.get(name)
@@ -140,11 +145,13 @@ class Outbox:
         session.route = route
         session.attached = True
         self._routes[route] = session
-        lost, session.lost = session.lost, 0
+        lost = session.lost + sum(sequence > after for sequence in session.maybe_lost)
+        session.lost, session.maybe_lost = 0, []
         opened = {"sequence": session.acknowledged, "lost": lost}
         self._write(encode(Kind.OPENED, route, payloads.dump(opened)))
         for sequence, _, payload in self._wanted(session, self.sent):
-            self._write_message(route, sequence, payload)
+            if sequence > after:
+                self._write_message(route, sequence, payload)
         return session, lost
 
     def close(self, route: int, now: float) -> bool:
@@ -160,6 +167,12 @@ class Outbox:
                 self._forget(min(detached, key=lambda other: other.detached_at))
             self._drop_for_detached()
         return True
+
+    def close_all(self, now: float) -> None:
+        """The link has ended, and with it every route."""
+        self._maybe_arrived = self.sent
+        for route in list(self._routes):
+            self.close(route, now)
 
     def acknowledge(self, route: int, sequence: int) -> None:
         """The client behind `route` has taken everything up to `sequence`.
@@ -240,7 +253,10 @@ class Outbox:
                     return
                 for session in detached:
                     if session.acknowledged < sequence and target in (_EVERYONE, session.number):
-                        session.lost += 1
+                        if sequence <= self._maybe_arrived:
+                            session.maybe_lost.append(sequence)
+                        else:
+                            session.lost += 1
                         self._settle(session, sequence, target, payload)
             for session in detached:
                 session.acknowledged = max(session.acknowledged, sequence)

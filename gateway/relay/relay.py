@@ -1,5 +1,9 @@
 """The link's frames, and the parts of the relay put together.
 
+A link begins with HELLO, which tells all that a gateway cannot know, and ends with its stream. The relay
+ends with it, or waits for the next one, if it was told to (`door`); then what goes on meanwhile is kept by
+`outbox` and told by the next HELLO.
+
 Each turn of the loop handles what is ready and then settles: state, DONE and ACK are told, what waits
 is written, and the taps are turned by how much waits. An ACK alone is not worth a wake-up of the
 gateway, so it waits a moment for something to travel with.
@@ -11,6 +15,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -21,13 +26,15 @@ from ..wire.framing import Frame, FrameDecoder, FramingError, Kind, encode
 from ..wire.payloads import STATES
 from .boot import Boot
 from .brake import MAX_UNSENT
+from .connect import SOCKET
+from .door import Door
 from .errors import LinkError
 from .inbound import Inbound
 from .life import DEFAULT_GRACE, Gateway, Life
 from .loop import Loop
 from .outbound import Outbound
 from .outbox import SESSION_TTL, Outbox
-from .requests import Requests
+from .requests import Request, Requests
 from .taps import Taps
 from .voice import Voice
 from .writer import Writer
@@ -41,25 +48,35 @@ _ACK_COUNT = 64
 _MAX_NAME = 1024
 #: Routes that may be open at a time.
 _MAX_ROUTES = 65_536
+#: Commands whose answers are kept for a gateway that did not get them.
+_MAX_ANSWERS = 256
 
 #: prctl(2)
 _PR_SET_DUMPABLE = 4
 
 
 class Relay(Gateway):
-    """One relay on one link. `gateway` in the other modules' terms: it implements `life.Gateway`."""
+    """One relay. `gateway` in the other modules' terms: it implements `life.Gateway`."""
 
-    def __init__(self, reading: int, writing: int, run_dir: str, boot: Boot) -> None:
-        self._reading = reading
+    def __init__(self, run_dir: str, boot: Boot, patience: float | None = None) -> None:
+        """`patience`: seconds without a link after which the relay ends; None: it ends with its first one."""
         self._stream = os.urandom(16).hex()
         self._state = self._told_state = "starting"
         self._acknowledged = 0
-        self._greeted = False
         self._boot = boot
+        self._patience = patience
+        # The link: its stream, what gives that back, and whether the gateway has said HELLO.
+        self._reading: int | None = None
+        self._release: Callable[[], None] = lambda: None
+        self._greeted = False
         self._decoder = FrameDecoder()
+        #: What was answered to the last commands, by number; None while the answer is to come.
+        self._answers: dict[int, str | None] = {}
+        self._last_command = 0
+        self._died: bytes | None = None
         self.loop = Loop(self._settle)
         self._notes = Allowance(self.loop.now)
-        self._writer = Writer(writing)
+        self._writer = Writer()
         self._requests = Requests()
         self._outbox = Outbox(self._writer.write, window=framing.DEFAULT_MAX_MESSAGE)
         self._voice = Voice(self._outbox)
@@ -72,21 +89,69 @@ class Relay(Gateway):
     # -- life of the link ---------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Say HELLO and serve until the link ends. Raises `LinkError` or `FramingError`."""
-        self.loop.watch(self._reading, self._read)
+        """Serve until it is time to end. Raises `LinkError` or `FramingError` where it ends with its link."""
+        if (command := self._boot.command) is not None:
+            self._note_command(int(str(command["id"])))
+        self._life.adopt(self._boot)
+        self._feed(self._boot.pending)
+        if self._reading is None:
+            self._await_link()
+        self.loop.run()
+
+    def take(self, reading: int, writing: int, release: Callable[[], None] = lambda: None) -> None:
+        """Begin a link over these nonblocking descriptors; one that there is ends.
+
+        `release` is called when this one has ended, and gives them back.
+        """
+        if self._reading is not None:
+            self._let_go()
+        self.loop.cancel("orphan")
+        self._reading, self._release = reading, release
+        self._greeted = False
+        self._decoder = FrameDecoder()
+        self._writer.attach(writing)
+        self.loop.watch(reading, self._read)
+        self._acknowledged = 0
+        self._told_state = self._state
         hello = {
             "version": framing.VERSION,
             "capabilities": [],
             "stream": self._stream,
             "max_message": framing.DEFAULT_MAX_MESSAGE,
-            "received": 0,
-            "sent": 0,
+            "received": self._inbound.received,
+            "sent": self._outbox.sent,
+            "command": self._last_command,
             "state": self._state,
         }
         self._tell(Kind.HELLO, payloads.dump(hello))
-        self._life.adopt(self._boot)
-        self._feed(self._boot.pending)
-        self.loop.run()
+        for request in self._requests.outstanding():
+            self._tell_outstanding(request)
+        if self._died is not None:
+            self._tell(Kind.DIED, self._died)
+
+    def end_link(self) -> None:
+        """The link is over: its stream has ended, or the gateway broke a rule."""
+        if self._patience is None:
+            self.loop.stop()
+        elif self._reading is not None:
+            self._let_go()
+            self._await_link()
+
+    def _let_go(self) -> None:
+        assert self._reading is not None
+        assert self._writer.descriptor is not None
+        self.loop.ignore(self._reading)
+        self.loop.ignore(self._writer.descriptor)
+        self.loop.cancel("ack")
+        self._writer.detach()
+        self._outbox.close_all(self.loop.now)
+        self._expire_later()
+        self._reading = None
+        self._release()
+
+    def _await_link(self) -> None:
+        if self._patience is not None:
+            self.loop.at("orphan", self.loop.now + self._patience, self.loop.stop)
 
     def on_signal(self, number: int) -> None:
         """A signal came to the relay: a child has ended, or it is to end itself."""
@@ -103,16 +168,23 @@ class Relay(Gateway):
     # -- from the gateway ---------------------------------------------------------------------------
 
     def _read(self) -> None:
+        assert self._reading is not None
         try:
             data = os.read(self._reading, _READ)
         except BlockingIOError:
             return
-        except ConnectionError:
+        except OSError:
             data = b""
-        if data:
+        if not data:
+            self.end_link()
+            return
+        try:
             self._feed(data)
-        else:
-            self.loop.stop()
+        except (LinkError, FramingError) as error:
+            if self._patience is None:
+                raise
+            _complain(error)
+            self.end_link()
 
     def _feed(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
@@ -140,8 +212,7 @@ class Relay(Gateway):
             case Kind.CLOSE:
                 if not self._outbox.close(frame.route, self.loop.now):
                     raise LinkError(f"route {frame.route} was closed without being open")
-                if not self.loop.is_set("expire"):
-                    self.loop.at("expire", self.loop.now + SESSION_TTL, self._expire)
+                self._expire_later()
             case Kind.ACK:
                 sequence = payloads.sequence(frame)
                 if sequence > self._outbox.sent:
@@ -157,22 +228,34 @@ class Relay(Gateway):
                 raise LinkError(f"a {frame.kind.name} frame, which only a relay sends, or only once")
 
     def _on_open(self, frame: Frame) -> None:
-        name = payloads.load(frame).get("session_id")
+        opening = payloads.load(frame)
+        name = opening.get("session_id")
+        after = payloads.integer({"after": 0, **opening}, "after")
         if not isinstance(name, str) or len(name) > _MAX_NAME:
             raise LinkError("OPEN without a session_id")
         if frame.route == framing.BROADCAST or self._outbox.session_of(frame.route) is not None:
             raise LinkError(f"route {frame.route} was opened, which is in use")
         if self._outbox.routes() >= _MAX_ROUTES:
             raise LinkError(f"more than {_MAX_ROUTES} routes are open")
-        session, lost = self._outbox.open(frame.route, name)
+        if after > self._outbox.sent:
+            raise LinkError(f"a route was opened after {after}, only {self._outbox.sent} were sent")
+        session, lost = self._outbox.open(frame.route, name, after)
         if lost:
             self._voice.lost(session, lost)
 
     def _on_control(self, command: dict[str, Any]) -> None:
         number = payloads.integer(command, "id")
+        if number in self._answers:
+            # A gateway that resumes asks again what was not answered.
+            if (answer := self._answers[number]) is not None:
+                self._tell_answer(number, answer)
+            return
+        self._note_command(number)
         match command.get("op"):
             case "start":
                 self._life.start(number, command)
+            case "ready":
+                self._life.ready(number)
             case "interrupt":
                 self._life.interrupt(number)
             case "restart":
@@ -186,6 +269,16 @@ class Relay(Gateway):
             case _:
                 self.answer(number, f"This relay knows no command {str(command.get('op'))[:40]!r}.")
 
+    def _note_command(self, number: int) -> None:
+        self._last_command = max(self._last_command, number)
+        self._answers[number] = None
+        if len(self._answers) > _MAX_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+
+    def _expire_later(self) -> None:
+        if not self.loop.is_set("expire"):
+            self.loop.at("expire", self.loop.now + SESSION_TTL, self._expire)
+
     def _expire(self) -> None:
         self._outbox.expire(self.loop.now)
         detached = [session.detached_at for session in self._outbox.sessions() if not session.attached]
@@ -196,18 +289,26 @@ class Relay(Gateway):
 
     def answer(self, number: int, error: str = "") -> None:
         """See `life.Gateway`."""
+        if number in self._answers:
+            self._answers[number] = error
+        self._tell_answer(number, error)
+
+    def _tell_answer(self, number: int, error: str) -> None:
         value = {"id": number, "ok": False, "error": error} if error else {"id": number, "ok": True}
         self._tell(Kind.CONTROL, payloads.dump(value))
 
     def state(self, state: str) -> None:
         """See `life.Gateway`. Told when the turn settles, unless it has changed back."""
         self._state = state
+        if state != "dead":
+            self._died = None
 
     def died(self, reason: str, exit_code: int | None, number: int | None, asked: str | None) -> None:
         """See `life.Gateway`."""
         self._tell_state()
         value = {"reason": reason, "exit_code": exit_code, "signal": number, "asked": asked}
-        self._tell(Kind.DIED, payloads.dump(value))
+        self._died = payloads.dump(value)
+        self._tell(Kind.DIED, self._died)
 
     def log(self, text: str) -> None:
         """See `life.Gateway`. Not kept for a transport that is behind: nothing stops who writes the lines."""
@@ -222,12 +323,28 @@ class Relay(Gateway):
     def _tell(self, kind: Kind, payload: bytes) -> None:
         self._writer.write(encode(kind, payload=payload))
 
+    def _tell_outstanding(self, request: Request) -> None:
+        session = self._outbox.session(request.session)
+        if session is not None:
+            value = {
+                "sequence": request.sequence,
+                "session_id": session.name,
+                "channel": request.channel,
+                "header": request.header.decode(),
+            }
+            self._tell(Kind.OUTSTANDING, payloads.dump(value))
+
     def _tell_state(self) -> None:
         if self._state != self._told_state:
             self._told_state = self._state
             self._tell(Kind.STATE, bytes([STATES.index(self._state)]))
 
     def _settle(self) -> None:
+        if self._reading is None:
+            # HELLO tells all of this to the next gateway.
+            self._requests.take_done()
+            self._taps.settle()
+            return
         self._tell_state()
         if done := self._requests.take_done():
             limit = framing.MAX_SMALL_PAYLOAD // framing.SEQUENCE.size
@@ -251,15 +368,22 @@ class Relay(Gateway):
             self._tell(Kind.ACK, framing.SEQUENCE.pack(acknowledged))
 
     def _write(self) -> None:
+        descriptor = self._writer.descriptor
+        if descriptor is None:
+            return
         try:
             is_blocked = self._writer.flush()
         except OSError:
-            self.loop.stop()  # the other end is gone, and its end of stream may be on the way
+            self.end_link()  # the other end is gone, and its end of stream may be on the way
             return
         if is_blocked:
-            self.loop.watch(self._writer.descriptor, self._write, zmq.POLLOUT)
+            self.loop.watch(descriptor, self._write, zmq.POLLOUT)
         else:
-            self.loop.ignore(self._writer.descriptor)
+            self.loop.ignore(descriptor)
+
+
+def _complain(error: Exception) -> None:
+    print(f"relay: the gateway broke the protocol: {error}", file=sys.stderr, flush=True)
 
 
 def _hide() -> None:
@@ -272,9 +396,21 @@ def _hide() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def run(reading: int, writing: int, run_dir: str, boot: Boot) -> None:
-    """Serve the link until it ends, and end the process with everything in its sandbox."""
-    relay = Relay(reading, writing, run_dir, boot)
+def run_pipe(reading: int, writing: int, run_dir: str, boot: Boot) -> None:
+    """Serve this link until it ends, and end the process with everything in its sandbox."""
+    relay = Relay(run_dir, boot)
+    relay.take(reading, writing)
+    _run(relay)
+
+
+def run_server(run_dir: str, patience: float) -> None:
+    """Serve one link after the other, until there is none for `patience` seconds; then as `run_pipe`."""
+    relay = Relay(run_dir, Boot(), patience)
+    Door(f"{run_dir}/{SOCKET}", relay.loop, relay.take, relay.end_link)
+    _run(relay)
+
+
+def _run(relay: Relay) -> None:
     signals_reading, signals_writing = os.pipe()
     os.set_blocking(signals_reading, False)
     os.set_blocking(signals_writing, False)
@@ -297,7 +433,7 @@ def run(reading: int, writing: int, run_dir: str, boot: Boot) -> None:
     try:
         relay.run()
     except (LinkError, FramingError) as error:
-        print(f"relay: the gateway broke the protocol: {error}", file=sys.stderr)
+        _complain(error)
         status = 1
     finally:
         relay.kill_all()

@@ -71,6 +71,10 @@ class Requests:
         """That request, if it is outstanding."""
         return self._requests.get(msg_id)
 
+    def outstanding(self) -> list[Request]:
+        """All of them, oldest first."""
+        return [*self._requests.values()]
+
     def take_done(self) -> list[int]:
         """The sequence numbers that were done since the last call."""
         done, self._done = self._done, []

@@ -1,4 +1,8 @@
-"""What waits for the transport, and its nonblocking writing."""
+"""What waits for the transport, and its nonblocking writing.
+
+A relay that outlives its gateway has no transport at times. What is written then is dropped: the outbox
+keeps the messages, and the next gateway is told everything else afresh.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,28 @@ _BATCH = 512
 
 
 class Writer:
-    """A queue of bytes in front of a nonblocking descriptor."""
+    """A queue of bytes in front of a nonblocking descriptor, which belongs to whoever attaches it."""
 
-    def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self.descriptor = descriptor
+    def __init__(self) -> None:
+        self.descriptor: int | None = None
         #: Bytes that wait.
         self.unsent = 0
         self._queue: deque[bytes | memoryview] = deque()
 
+    def attach(self, descriptor: int) -> None:
+        """Write to `descriptor` from now on."""
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+
+    def detach(self) -> None:
+        """Write nowhere, and forget what waits."""
+        self.descriptor = None
+        self.unsent = 0
+        self._queue.clear()
+
     def write(self, data: bytes) -> None:
         """Queue `data` behind what waits; `flush` sends."""
-        if data:
+        if data and self.descriptor is not None:
             self._queue.append(data)
             self.unsent += len(data)
 
@@ -31,10 +45,10 @@ class Writer:
 
         Raises `OSError` when the other end is gone.
         """
-        queue = self._queue
-        while queue:
+        queue, descriptor = self._queue, self.descriptor
+        while queue and descriptor is not None:
             try:
-                written = os.writev(self.descriptor, list(islice(queue, _BATCH)))
+                written = os.writev(descriptor, list(islice(queue, _BATCH)))
             except BlockingIOError:
                 return True
             self.unsent -= written

@@ -53,6 +53,7 @@ class Kind(enum.IntEnum):
     LOG = 11
     PING = 12
     PONG = 13
+    OUTSTANDING = 14
 
 
 #: Kinds that must not be lost. They carry a sequence number and are acknowledged.

@@ -85,13 +85,16 @@ def execute(code: str) -> tuple[str, bytes]:
 class Relay:
     """One relay process and its link. `frames` is everything it has said, in order."""
 
-    def __init__(self, folder: Path, run_dir: str, argv: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, run_dir: str, argv: Sequence[str] = (), *, command_name: str = "pipe"
+    ) -> None:
+        """`command_name` may be `connect`: then the process is not the relay, but brings the link to one."""
         ours, theirs = socket.socketpair()
         self.socket = ours
-        self.log_path = Path(f"{run_dir}.stderr")
+        self.log_path = Path(f"{run_dir}.{command_name}.stderr")
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*argv, *command.argv(sys.executable, run_dir, str(folder))],
+                [*argv, *command.program(sys.executable, str(folder)), command_name, run_dir],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=log,
@@ -126,10 +129,10 @@ class Relay:
         }
         self.send_json(Kind.HELLO, value | members)
 
-    def open(self, route: int = 1, session: str = "one", *, acknowledge: bool = True) -> None:
+    def open(self, route: int = 1, session: str = "one", *, acknowledge: bool = True, **members: int) -> None:
         if acknowledge:
             self.acknowledging.add(route)
-        self.send_json(Kind.OPEN, {"session_id": session}, route)
+        self.send_json(Kind.OPEN, {"session_id": session, **members}, route)
 
     def close_route(self, route: int) -> None:
         self.acknowledging.discard(route)
@@ -165,6 +168,10 @@ class Relay:
     def start_fake(self, *arguments: str, **members: Any) -> int:
         """CONTROL start of the fake kernel."""
         return self.start([sys.executable, str(FAKE_KERNEL), "{connection_file}", *arguments], **members)
+
+    def go_on(self, messages: int, commands: int) -> None:
+        """Count on from there, as a gateway does that takes an earlier one's place."""
+        self._sequence, self._control = messages, commands
 
     # -- hearing ------------------------------------------------------------------------------------
 
@@ -315,6 +322,39 @@ class Relay:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             raise
+
+
+class Server:
+    """A relay process that outlives its links."""
+
+    def __init__(self, folder: Path, run_dir: str, patience: int = 60) -> None:
+        self._folder = folder
+        self.run_dir = run_dir
+        self._links: list[Relay] = []
+        self.log_path = Path(f"{run_dir}.serve.stderr")
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command.program(sys.executable, str(folder)), "serve", run_dir, str(patience)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def link(self, **members: Any) -> tuple[Relay, dict[str, Any]]:
+        """A new link, on which HELLO was said, and the relay's HELLO. What it sends goes on counting."""
+        link = Relay(self._folder, self.run_dir, command_name="connect")
+        self._links.append(link)
+        link.hello(**members)
+        hello = link.until(lambda: next(link.all_json(Kind.HELLO), None))
+        link.go_on(messages=hello["received"], commands=hello["command"])
+        return link, hello
+
+    def kill(self) -> None:
+        """Clean up whatever the test has left."""
+        for link in self._links:
+            link.kill()
+        self.process.terminate()
+        self.process.wait(10)
 
 
 def read(frame: Frame) -> Heard:

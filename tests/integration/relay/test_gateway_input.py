@@ -176,11 +176,14 @@ def test_a_large_request_reaches_the_kernel_whole(ready: Relay) -> None:
     ready.until(lambda: number in ready.done())
 
 
-def test_without_a_run_directory_there_is_a_usage_line(folder: object) -> None:
-    argv = [sys.executable, "-I", "-S", f"{folder}/gateway/relay/__main__.py"]
+@pytest.mark.parametrize(
+    "words", [[], ["pipe"], ["/run/dir"], ["serve", "/run/dir"], ["serve", "/run/dir", "-1"], ["connect"]]
+)
+def test_a_wrong_command_line_is_answered_with_the_right_ones(folder: object, words: list[str]) -> None:
+    argv = [sys.executable, "-I", "-S", f"{folder}/gateway/relay/__main__.py", *words]
     said = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert said.returncode == 1
-    assert said.stderr.startswith("usage: python -I -S")
+    assert said.stderr.startswith("usage: relay pipe RUN_DIR")
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ async def test_a_death_that_is_told_while_a_kernel_is_deleted_brings_nothing_bac
 @pytest.mark.gen_test
 async def test_a_death_that_is_told_a_thousand_times_is_dealt_with_once(asked):
     async with running() as (kernel, _, relay):
+        await asyncio.sleep(0.01)  # the tasks of link and kernel begin one after the other
         before = len(asyncio.all_tasks())
         for _ in range(1000):
             relay.say_json(Kind.DIED, {"reason": "It ended.", "asked": asked})

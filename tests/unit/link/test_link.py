@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.link import REQUEST_SLACK, ControlError, Inbox, InboxFullError, Link, LinkClosedError
-from gateway.link.session import PIECE
+from gateway.link.stream import PIECE
 from gateway.wire import allowance, framing, v1
 from gateway.wire.framing import Kind
 from gateway.wire.window import COST, reach
@@ -36,6 +36,9 @@ class Listener:
         self.done: list[int] = []
         self.logged: list[str] = []
         self.activity = 0
+        self.placed: list[int] = []
+        self.outstanding: list[tuple[int, str, str, bytes]] = []
+        self.streams: list[str] = []
 
     def on_state(self, state: str) -> None:
         self.states.append(state)
@@ -51,6 +54,15 @@ class Listener:
 
     def on_activity(self) -> None:
         self.activity += 1
+
+    def on_place(self, received: int) -> None:
+        self.placed.append(received)
+
+    def on_outstanding(self, sequence: int, session_id: str, channel: str, header: bytes) -> None:
+        self.outstanding.append((sequence, session_id, channel, header))
+
+    def on_stream(self, text: str) -> None:
+        self.streams.append(text)
 
 
 @asynccontextmanager
@@ -83,7 +95,6 @@ async def test_it_says_hello_first_with_its_bounds():
         "capabilities": [],
         "window": WINDOW,
         "max_message": MAX_MESSAGE,
-        "received": None,
     }
 
 
@@ -414,7 +425,10 @@ def _small(kind: Kind, payload: bytes) -> bytes:
     return framing.encode(kind, payload=payload)
 
 
-HELLO = _small(Kind.HELLO, b'{"version": 1, "max_message": 5000}')
+HELLO = _small(
+    Kind.HELLO,
+    b'{"version": 1, "max_message": 5000, "stream": "s", "received": 0, "sent": 0, "state": "starting"}',
+)
 ONE = framing.encode(Kind.MESSAGE, 0, message(b"1"), 1)
 
 
@@ -477,6 +491,26 @@ BROKEN = {
     "a CONTROL without id": (HELLO, _small(Kind.CONTROL, b"{}"), "id"),
     "a CONTROL whose id is true": (HELLO, _small(Kind.CONTROL, b'{"id": true}'), "id"),
     "a DIED without a reason": (HELLO, _small(Kind.DIED, b'{"reason": 1}'), "reason"),
+    "a HELLO without its stream's name": (
+        b"",
+        _small(Kind.HELLO, b'{"version": 1, "max_message": 5000}'),
+        "stream",
+    ),
+    "a HELLO of a relay that has served others": (
+        b"",
+        HELLO.replace(b'"sent": 0', b'"sent": 1'),
+        "has had 0 messages and sent 1",
+    ),
+    "an OUTSTANDING of what was never sent": (
+        HELLO,
+        _small(Kind.OUTSTANDING, b'{"sequence": 1, "session_id": "s", "channel": "shell", "header": "{}"}'),
+        "request 1 is outstanding",
+    ),
+    "an OUTSTANDING without a header": (
+        HELLO,
+        _small(Kind.OUTSTANDING, b'{"sequence": 0, "session_id": "s", "channel": "shell"}'),
+        "header",
+    ),
     "an end inside a frame": (HELLO, HELLO[:5], "into a frame"),
 }
 

@@ -29,9 +29,10 @@ class Linked:
         self.reading, writing = os.pipe()
         os.set_blocking(self.reading, False)
         self.now = 1000.0
-        self.relay = Relay(reading, writing, "/nowhere", Boot())
+        self.relay = Relay("/nowhere", Boot())
         self.relay.loop.clock = lambda: self.now
-        self.relay.loop.watch(reading, self.relay._read)
+        os.set_blocking(reading, False)
+        self.relay.take(reading, writing)
         self._descriptors = (reading, self.writing, self.reading, writing)
         self._decoder = FrameDecoder()
         self.say(HELLO)

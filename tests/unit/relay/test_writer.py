@@ -13,7 +13,8 @@ from gateway.relay.writer import Writer
 def test_what_the_transport_does_not_take_waits_and_arrives_in_order() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        writer = Writer(ours.fileno())
+        writer = Writer()
+        writer.attach(ours.fileno())
         chunks = [os.urandom(size) for size in (0, 1, 3_000_000, 17, 100_000)] + [
             b"%d," % n for n in range(2000)
         ]
@@ -35,7 +36,8 @@ def test_a_reader_that_is_gone_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours:
-        writer = Writer(ours.fileno())
+        writer = Writer()
+        writer.attach(ours.fileno())
         writer.write(b"x")
         with pytest.raises(OSError, match="Broken pipe"):
             writer.flush()

@@ -1,0 +1,83 @@
+"""Where streams come in: a Unix socket in the run directory, over which `connect` hands descriptors.
+
+The kernel has the same user and can come in too. What it gains is a link to its own relay: its own
+sandbox's messages, and the trouble that it makes itself. So nobody is asked for a name here; all that is
+seen to is that whoever comes cannot make the relay wait, or use up its descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from .loop import Loop
+
+#: Connections that have not handed their descriptors over yet; the oldest goes for one more.
+_MAX_WAITING = 8
+#: Reading and writing.
+_DESCRIPTORS = 2
+
+Take = Callable[[int, int, Callable[[], None]], None]
+
+
+class Door:
+    """Listens at `path`. `take` gets a stream and what gives it back; `end` is told when its bringer goes."""
+
+    def __init__(self, path: str, loop: Loop, take: Take, end: Callable[[], None]) -> None:
+        self._loop = loop
+        self._take = take
+        self._end = end
+        self._waiting: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(_MAX_WAITING)
+        self._listener.setblocking(False)
+        loop.watch(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # whoever came has gone again, or there is no descriptor for him
+        connection.setblocking(False)
+        if len(self._waiting) == _MAX_WAITING:
+            self._turn_away(self._waiting[0])
+        self._waiting.append(connection)
+        self._loop.watch(connection.fileno(), lambda: self._receive(connection))
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            _, descriptors, flags, _ = socket.recv_fds(connection, 1, _DESCRIPTORS)
+        except BlockingIOError:
+            return
+        except OSError:
+            descriptors, flags = [], 0
+        if len(descriptors) != _DESCRIPTORS or flags & socket.MSG_CTRUNC:
+            _close(descriptors)
+            self._turn_away(connection)
+            return
+        self._waiting.remove(connection)
+        # From here on it only ends.
+        self._loop.watch(connection.fileno(), self._end)
+        for descriptor in descriptors:
+            # The next kernel is not to have them. (Python 3.11's recv_fds passes no MSG_CMSG_CLOEXEC on.)
+            os.set_inheritable(descriptor, False)
+            os.set_blocking(descriptor, False)
+
+        def release() -> None:
+            self._loop.ignore(connection.fileno())
+            connection.close()
+            _close(descriptors)
+
+        self._take(descriptors[0], descriptors[1], release)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        self._waiting.remove(connection)
+        self._loop.ignore(connection.fileno())
+        connection.close()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
