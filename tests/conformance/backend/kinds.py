@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from gateway.backends.base import Backend
 from gateway.backends.bubblewrap import BubblewrapBackend
-from tests.conformance.backend.survivor import SurvivorBackend
+from tests.support.survivor import SurvivorBackend
 
 LOG = logging.getLogger("tests.backend")
 

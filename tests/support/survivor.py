@@ -1,0 +1,129 @@
+"""A backend whose sandboxes outlive their gateway, and isolate nothing: the other meaning of the contract.
+
+A sandbox is a real relay (`relay serve`) in a session of its own, and a file that says which; a stream to it
+is a `relay connect`. There is no wall around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway.backends.base import Backend, BackendError, Ending, Sandbox, SandboxRequest
+from gateway.backends.bubblewrap import sweep
+from gateway.relay import command
+from gateway.transport.base import Transport
+from gateway.transport.pipe import PipeTransport
+
+#: Seconds that a relay waits for a gateway.
+_ORPHAN = 120
+
+_PAUSE = 0.005
+
+
+class SurvivorSandbox(Sandbox):
+    def __init__(self, folder: Path, kernel_id: str) -> None:
+        self.kernel_id = kernel_id
+        self._folder = folder
+        self._file = folder / f"{kernel_id}.json"
+        found = json.loads(self._file.read_text())
+        self._process: int = found["process"]
+        self._identity: str = found["identity"]
+        self.home: str = found["home"]
+        self.base_env = {"PATH": os.defpath, "HOME": self.home, "LANG": "C.UTF-8"}
+        #: The processes that bring streams.
+        self.bringers: list[asyncio.subprocess.Process] = []
+        self._destroyed = False
+
+    @property
+    def lives(self) -> bool:
+        return sweep.identity(self._process) == self._identity
+
+    async def connect(self) -> Transport:
+        if not self.lives:
+            raise BackendError("This sandbox has ended.")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            bringer = await asyncio.create_subprocess_exec(
+                *command.program(sys.executable, str(self._folder / "relay")),
+                *["connect", f"{self.home}/run"],
+                stdin=theirs,
+                stdout=theirs,
+            )
+        self.bringers.append(bringer)
+        return PipeTransport(ours)
+
+    async def wait(self) -> Ending:
+        await _until(lambda: not self.lives)
+        return Ending("it was deleted" if self._destroyed else "its relay has ended")
+
+    def kill(self) -> None:
+        """End it as a machine's failure would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process, signal.SIGKILL)
+
+    async def destroy(self) -> None:
+        self._destroyed = True
+        if self.lives:
+            # It takes its kernel along.
+            os.kill(self._process, signal.SIGTERM)
+            await self.wait()
+        for bringer in self.bringers:
+            with contextlib.suppress(ProcessLookupError):
+                bringer.kill()
+            await bringer.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+        self._file.unlink(missing_ok=True)
+
+
+class SurvivorBackend(Backend):
+    name = "survivor"
+    survives_gateway = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def start(self) -> None:
+        command.compile_sources()
+        for name, source in command.parts().items():
+            place = self._folder / "relay" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                place.symlink_to(source)
+
+    async def create(self, request: SandboxRequest) -> SurvivorSandbox:
+        # Elsewhere than below the test's own folder, whose path is too long for sockets.
+        home = tempfile.mkdtemp(prefix="survivor-")
+        relay = [*command.program(sys.executable, str(self._folder / "relay")), "serve", f"{home}/run"]
+        starter = await asyncio.create_subprocess_exec(
+            *["sh", "-c", '"$@" > "$0/log" 2>&1 & echo $!', home, *relay, str(_ORPHAN)],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        said, _ = await starter.communicate()
+        process = int(said)
+        record = {"process": process, "identity": sweep.identity(process), "home": home}
+        (self._folder / f"{request.kernel_id}.json").write_text(json.dumps(record))
+        return SurvivorSandbox(self._folder, request.kernel_id)
+
+    async def list(self) -> Sequence[SurvivorSandbox]:
+        found = [SurvivorSandbox(self._folder, path.stem) for path in sorted(self._folder.glob("*.json"))]
+        return [sandbox for sandbox in found if sandbox.lives]
+
+    async def close(self) -> None:
+        """Its sandboxes stay."""
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # what is waited for is in another process
+        await asyncio.sleep(_PAUSE)
