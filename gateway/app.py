@@ -210,7 +210,7 @@ class JupyterGateway(StrictApp):
             for line in limit_lines(backend.describe_limits()):
                 self.log.info(line)
             stack.push_async_callback(kernels.close)
-            kernels.start()
+            await kernels.start()
             settings = options.settings(kernels, Metrics(), token.value, self.ip, self.base_url)
             application = make_application(settings)
             application.settings["websocket_ping_interval"] = options.ws_ping_interval or None

@@ -7,8 +7,8 @@
 - `create` that fails or is cancelled leaves nothing behind.
 - `Sandbox.destroy` never fails, may be called at any time and again, and returns when nothing of the
   sandbox is left: no process, mount, cgroup, file, descriptor.
-- A backend with `survives_gateway` finds its sandboxes again with `list`; any other's end with the
-  gateway's process, however that ends.
+- A backend with `survives_gateway` finds its sandboxes again with `list`, and each gives one stream after
+  the other; any other's end with the gateway's process, however that ends, and have one stream.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class Sandbox(abc.ABC):
     """One isolated place with a relay in it. Made by `Backend.create` or found by `Backend.list`."""
 
     kernel_id: str
+
+    #: What the request that made it named; asked only of sandboxes that outlived a gateway.
+    spec_name: str
+    owner: str
 
     #: Where the kernel's home is, as seen inside: its working directory and $HOME.
     home: str

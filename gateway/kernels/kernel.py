@@ -160,6 +160,37 @@ class Kernel:
         async with self._changing:
             await self._bring_up()
 
+    def adopt(self, sandbox: Sandbox) -> None:
+        """Go on with a kernel that an earlier gateway has left in this sandbox; `wait_ready` follows it."""
+        self._sandbox = sandbox
+        self._spawn(self._adopt(sandbox))
+
+    async def _adopt(self, sandbox: Sandbox) -> None:
+        async with self._changing:
+            link = self._make_link(None, sandbox)
+            try:
+                await link.control("ready", within=self._settings.start_timeout)
+            except LinkClosedError as error:
+                await self._on_lost(str(error))
+                return
+            except LinkError as error:
+                # It died meanwhile, or was never started.
+                await self._try_again(str(error))
+            else:
+                self._up()
+            if self._link is link:
+                self._spawn(self._watch(link))
+
+    async def leave(self) -> None:
+        """Let go of the kernel and leave it running, for the next gateway. Clients hear that it is gone."""
+        await self._cancel_tasks()
+        async with self._changing:
+            self._voice.silent = True
+            self._clients.unbind(self._link)
+            if self._link is not None:
+                await self._link.close()
+            self._clients.close(KernelGoneError(self.id))
+
     async def interrupt(self) -> None:
         """Have what runs interrupted; what never looks goes on. Raises `KernelStateError`."""
         if self._link is None or self._state not in (State.IDLE, State.BUSY):
@@ -296,20 +327,14 @@ class Kernel:
 
     async def _bring_up(self) -> None:
         """Make sandbox and link and start the kernel in it; ends in idle or dead."""
-        voice = self._voice = _Voice(self)
+        self._voice = _Voice(self)
         try:
+            if not self._launch.request.argv:
+                raise BackendError(
+                    f"Its kernelspec {self.name!r} is not there any more. Start another kernel."
+                )
             self._sandbox = sandbox = await self._backend.create(self._launch.request)
-            transport = await sandbox.connect()
-            link = self._link = Link(
-                transport,
-                voice,
-                window=self._settings.window,
-                max_message=self._settings.max_message,
-                reconnect=partial(_connect, sandbox) if self._backend.survives_gateway else None,
-            )
-            link.start()
-            self._clients.bind(link)
-            self._changed_now()
+            link = self._make_link(await sandbox.connect(), sandbox)
             await link.control("start", self._launch.members(sandbox), within=self._settings.start_timeout)
         except LinkClosedError as error:
             ending = await self._why_ended(str(error))
@@ -325,6 +350,20 @@ class Kernel:
             raise
         self._up()
         self._spawn(self._watch(link))
+
+    def _make_link(self, transport: Transport | None, sandbox: Sandbox) -> Link:
+        """A link over `transport`, or to a relay that another gateway has left, with every client on it."""
+        link = self._link = Link(
+            transport,
+            self._voice,
+            window=self._settings.window,
+            max_message=self._settings.max_message,
+            reconnect=partial(_connect, sandbox) if self._backend.survives_gateway else None,
+        )
+        link.start()
+        self._clients.bind(link)
+        self._changed_now()
+        return link
 
     def _up(self) -> None:
         self.reason = None
@@ -365,20 +404,23 @@ class Kernel:
         """The end of the link that nobody asked for: the relay or its sandbox is gone."""
         reason = await self._end_of(link)
         async with self._changing:
-            if link is not self._link:
-                return
-            ending = await self._why_ended(reason)
-            self._log.warning("kernel %s lost its sandbox: %s", self.id, ending.reason)
-            reason = f"The kernel's sandbox ended: {ending.reason}."
-            await self._lose_sandbox(reason)
-            if self._state is State.DEAD:
-                return  # it was given up before, with a reason that stays
-            if ending.expired:
-                self._fail(reason)
-                if not self.connections:
-                    self._on_over(self)
-            else:
-                await self._try_again(reason)
+            if link is self._link:
+                await self._on_lost(reason)
+
+    async def _on_lost(self, reason: str) -> None:
+        """The sandbox is lost; `reason` is a clause about its link, for where it says nothing itself."""
+        ending = await self._why_ended(reason)
+        self._log.warning("kernel %s lost its sandbox: %s", self.id, ending.reason)
+        reason = f"The kernel's sandbox ended: {ending.reason}."
+        await self._lose_sandbox(reason)
+        if self._state is State.DEAD:
+            return  # it was given up before, with a reason that stays
+        if ending.expired:
+            self._fail(reason)
+            if not self.connections:
+                self._on_over(self)
+        else:
+            await self._try_again(reason)
 
     async def _end_of(self, link: Link) -> str:
         """Wait for the end of the link, which looks for no other stream once its sandbox has ended."""

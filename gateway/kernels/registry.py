@@ -12,11 +12,11 @@ from typing import Any
 from traitlets import Bool, Float, Instance, Int, TraitError, default, validate
 from traitlets.config import LoggingConfigurable
 
-from ..backends.base import Backend, SandboxRequest
+from ..backends.base import Backend, Sandbox, SandboxRequest
 from ..wire.framing import DEFAULT_MAX_MESSAGE
 from . import specs
 from .clients import Clock
-from .errors import BadKernelSpecError, DrainingError, NoSuchKernelError, TooManyKernelsError
+from .errors import BadKernelSpecError, DrainingError, KernelError, NoSuchKernelError, TooManyKernelsError
 from .kernel import Kernel
 from .launch import KernelSettings, Launch
 from .specs import KernelSpecs
@@ -103,8 +103,13 @@ class Kernels(LoggingConfigurable):
         """Whether the gateway starts nothing more."""
         return self._draining
 
-    def start(self) -> None:
-        """Begin to cull, where that is configured."""
+    async def start(self) -> None:
+        """Adopt the kernels that an earlier gateway has left, and begin to cull, where that is configured.
+
+        Each is there at once, with its id, and is starting until its relay has answered.
+        """
+        for sandbox in await self.backend.list():
+            self._adopt(sandbox)
         if self.cull_idle_timeout > 0:
             self._culler = asyncio.create_task(self._cull_for_ever())
 
@@ -117,28 +122,45 @@ class Kernels(LoggingConfigurable):
         """
         if self._draining:
             raise DrainingError()
-        spec = self.kernelspecs.get(name)
+        self.kernelspecs.get(name)
         if 0 < self.max_kernels <= len(self._kernels) + len(self._ending):
             raise TooManyKernelsError(self.max_kernels)
+        kernel = self._enter(self._launch(str(uuid.uuid4()), name, env, owner))
+        kernel.start()
+        return kernel
+
+    def _adopt(self, sandbox: Sandbox) -> None:
+        try:
+            launch = self._launch(sandbox.kernel_id, sandbox.spec_name, {}, sandbox.owner)
+        except KernelError as error:
+            self.log.warning("kernel %s is adopted without a kernelspec: %s", sandbox.kernel_id, error)
+            launch = _without_spec(sandbox)
+        self._enter(launch).adopt(sandbox)
+
+    def _launch(self, kernel_id: str, name: str, env: Mapping[str, str], owner: str) -> Launch:
+        """Raises `NoSuchKernelSpecError` or `BadKernelSpecError`."""
+        spec = self.kernelspecs.get(name)
         settings = spec.metadata.get("sandbox", {})
         if not isinstance(settings, dict):
             raise BadKernelSpecError(f"metadata.sandbox of the kernelspec {name!r} is not an object.")
         request = SandboxRequest(
-            kernel_id=str(uuid.uuid4()),
+            kernel_id=kernel_id,
             spec_name=name,
             argv=specs.command(name, spec),
             resource_dir=spec.resource_dir,
             settings=settings,
             owner=owner,
         )
-        launch = Launch(
+        return Launch(
             request=request,
             interrupt_mode=spec.interrupt_mode,
             transport=str(settings.get("transport", "ipc")),
             sign=bool(settings.get("sign", False)),
             environment=partial(specs.environment, spec, request=dict(env)),
         )
-        kernel = Kernel(
+
+    def _enter(self, launch: Launch) -> Kernel:
+        kernel = self._kernels[launch.request.kernel_id] = Kernel(
             launch,
             self.backend,
             self._kernel_settings(),
@@ -146,8 +168,6 @@ class Kernels(LoggingConfigurable):
             self.log,
             on_over=self._on_over,
         )
-        self._kernels[kernel.id] = kernel
-        kernel.start()
         return kernel
 
     def get(self, kernel_id: str) -> Kernel:
@@ -178,8 +198,10 @@ class Kernels(LoggingConfigurable):
         return task
 
     async def drain(self, grace: float) -> None:
-        """Start nothing more, and give running cells up to `grace` seconds to end."""
+        """Start nothing more, and give running cells up to `grace` seconds to end, if they end with us."""
         self._draining = True
+        if self.backend.survives_gateway:
+            return
         deadline = asyncio.get_running_loop().time() + grace
         while any(kernel.execution_state == State.BUSY for kernel in self._kernels.values()):
             left = deadline - asyncio.get_running_loop().time()
@@ -189,11 +211,14 @@ class Kernels(LoggingConfigurable):
             await asyncio.sleep(min(0.1, left))
 
     async def close(self) -> None:
-        """End every kernel and the culler."""
+        """End the culler, and every kernel or, where its sandbox survives, what holds it here."""
         self._draining = True
         if self._culler is not None:
             self._culler.cancel()
             await asyncio.gather(self._culler, return_exceptions=True)
+        if self.backend.survives_gateway:
+            await asyncio.gather(*(kernel.leave() for kernel in self._kernels.values()))
+            self._kernels.clear()
         await asyncio.gather(*(self.delete(kernel_id) for kernel_id in list(self._kernels)))
         await asyncio.gather(*self._ending.values())
 
@@ -223,3 +248,16 @@ class Kernels(LoggingConfigurable):
             return
         self.log.warning("kernel %s is culled after %.0f s without activity", kernel.id, idle)
         await self.delete(kernel.id)
+
+
+def _without_spec(sandbox: Sandbox) -> Launch:
+    """What can be said of a kernel whose kernelspec has gone: it runs, and can be made in no new sandbox."""
+    request = SandboxRequest(
+        kernel_id=sandbox.kernel_id,
+        spec_name=sandbox.spec_name,
+        argv=(),
+        resource_dir="",
+        settings={},
+        owner=sandbox.owner,
+    )
+    return Launch(request, interrupt_mode="signal", transport="ipc", sign=False, environment=dict)

@@ -4,7 +4,7 @@
 
     starting --ready--> idle <--busy/idle--> busy
         |                 |                    |
-        |                 +------ died --------+--> autorestarting --ready--> idle
+        +-- died ---------+------ died --------+--> autorestarting --ready--> idle
         |                 |                    |
         |                 +----- restart ------+--> restarting ------ready--> idle
         |                                                |
@@ -50,6 +50,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.BUSY, Event.BUSY): State.BUSY,
     (State.IDLE, Event.IDLE): State.IDLE,
     (State.BUSY, Event.IDLE): State.IDLE,
+    # Of a kernel that a gateway adopts: it died before.
+    (State.STARTING, Event.DIED): State.AUTORESTARTING,
     (State.IDLE, Event.DIED): State.AUTORESTARTING,
     (State.BUSY, Event.DIED): State.AUTORESTARTING,
     (State.AUTORESTARTING, Event.DIED): State.AUTORESTARTING,

@@ -46,6 +46,8 @@ PING_TIMEOUT = 60.0
 PATIENCE = 120.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
+#: Seconds after which a stream was a good one, so that the next one need not wait.
+STABLE = 5.0
 
 #: Bytes of a message that is kept to show the kernel's session (`Link.spoken`).
 MAX_SPOKEN = 4096
@@ -94,26 +96,24 @@ class Link:
     """A session with one relay over `transport`, which it owns and closes.
 
     `window` bounds the bytes that a client may hold unacknowledged, `max_message` one message, in bytes.
-    `reconnect` gives another stream when one breaks, and None ends the link with it. `adopt`: the relay has
-    served another gateway before; then nothing can be sent before its HELLO has come.
+    `reconnect` gives another stream when one breaks; None ends the link with it. Without a `transport` the
+    relay is one that another gateway has left: a stream is asked for, and nothing sent before its HELLO.
     Seconds: a PING goes every `ping_interval`, and may go unanswered for `ping_timeout`; without a stream the
     link ends after `patience`.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport | None,
         listener: LinkListener,
         *,
         window: int,
         max_message: int,
         reconnect: Reconnect | None = None,
-        adopt: bool = False,
         ping_interval: float = PING_INTERVAL,
         ping_timeout: float = PING_TIMEOUT,
         patience: float = PATIENCE,
     ) -> None:
-        self._transport = transport
         self._listener = listener
         self._reconnect = reconnect
         self._patience = patience
@@ -134,16 +134,16 @@ class Link:
         self._unacknowledged: deque[_Sent] = deque()
         self._unacknowledged_bytes = 0
         self._credit = asyncio.Event()
-        self._stream = self._make_stream(transport)
+        self._stream = None if transport is None else self._make_stream(transport)
         #: Where frames go; None while a stream's beginning is to be settled first (`_catch_up`).
-        self._outgoing: Outgoing | None = None if adopt else self._stream.outgoing
+        self._outgoing: Outgoing | None = None if self._stream is None else self._stream.outgoing
         self._controls = Controls(self._post)
         #: Whether the relay has said HELLO on this stream, and its name for itself, from the first one.
         self._greeted = False
         self._relay: str | None = None
         #: Set once numbers can be given.
         self._numbered = asyncio.Event()
-        if not adopt:
+        if transport is not None:
             self._numbered.set()
         self._log_allowance = Allowance(0.0)
         self._reason: str | None = None
@@ -154,7 +154,8 @@ class Link:
 
     def start(self) -> None:
         """Say HELLO and start to serve; requests may follow at once, the relay reads them in order."""
-        self._say_hello()
+        if self._stream is not None:
+            self._say_hello(self._stream)
         self._task = asyncio.create_task(self._live())
 
     async def greeted(self) -> None:
@@ -178,21 +179,32 @@ class Link:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._transport.close()
+        if self._stream is not None:
+            await self._stream.close()
 
     async def _live(self) -> None:
+        clock = asyncio.get_running_loop().time
+        pause, deadline, reason = 0.0, clock() + self._patience, "it has none yet"
         try:
             while self._reason is None:
-                reason = await self._stream.run()
-                self._outgoing = None
-                transport = await self._connect_again(reason)
+                if self._stream is not None:
+                    began = clock()
+                    reason = await self._stream.run()
+                    self._outgoing = None
+                    if self._greeted:
+                        deadline = clock() + self._patience
+                    if clock() - began > STABLE:
+                        pause = 0.0
+                    if self._reconnect is not None:
+                        self._listener.on_stream(f"lost, and another is looked for: {reason}")
+                # A stream that ends as soon as it has begun is no success: the next one has to wait longer.
+                transport, pause, why_none = await self._connect_again(pause, deadline)
                 if transport is None:
-                    self._end(self._abandoned or reason)
+                    self._end(self._abandoned or (f"{reason}, and then: {why_none}" if why_none else reason))
                     return
-                self._transport = transport
                 self._greeted = False
                 self._stream = self._make_stream(transport)
-                self._say_hello()
+                self._say_hello(self._stream)
         except (FramingError, ProtocolError) as error:
             self._end(f"the relay broke the protocol: {error}")
         except Exception as error:
@@ -200,27 +212,22 @@ class Link:
             self._end(f"the link failed: {error!r}")
             raise
 
-    async def _connect_again(self, reason: str) -> Transport | None:
-        """Another stream to the same relay; None where there is none to be had."""
-        if self._reconnect is None:
-            return None
+    async def _connect_again(self, pause: float, deadline: float) -> tuple[Transport | None, float, str]:
+        """Another stream to the same relay, how long to wait before the next one, and why there is none."""
         clock = asyncio.get_running_loop().time
-        deadline, pause = clock() + self._patience, FIRST_PAUSE
-        self._listener.on_stream(f"lost, and another is looked for: {reason}")
-        while self._abandoned is None and clock() < deadline:
+        why_none = ""
+        while self._reconnect is not None and self._abandoned is None and clock() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._abandon.wait(), pause)
+            pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
             try:
                 transport = await self._connect(self._reconnect)
             except TransportError as error:
-                reason = str(error)
+                why_none = str(error)
             else:
                 if transport is not None:
-                    self._listener.on_stream("found again")
-                    return transport
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._abandon.wait(), pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        self._listener.on_stream(f"given up: {self._abandoned or reason}")
-        return None
+                    return transport, pause, ""
+        return None, pause, why_none
 
     async def _connect(self, reconnect: Reconnect) -> Transport | None:
         """One attempt, which ends with None when the link is abandoned. Raises `TransportError`."""
@@ -247,14 +254,14 @@ class Link:
             ping_timeout=self._ping_timeout,
         )
 
-    def _say_hello(self) -> None:
+    def _say_hello(self, stream: Stream) -> None:
         hello = {
             "version": framing.VERSION,
             "capabilities": [],
             "window": self._window,
             "max_message": self._max_message,
         }
-        self._stream.outgoing.post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
+        stream.outgoing.post(framing.encode(Kind.HELLO, payload=payloads.dump(hello)))
 
     def _post(self, *pieces: bytes) -> None:
         # What is not posted here is said by `_catch_up`.
@@ -329,6 +336,7 @@ class Link:
 
     def _catch_up(self, received: int) -> None:
         """Say what the relay does not know: it has had the requests up to `received`."""
+        assert self._stream is not None
         outgoing = self._stream.outgoing
         again = [sent for sent in self._unacknowledged if sent.sequence > received]
         # A route that was closed meanwhile may have sent some of them. It gets nothing any more, and a newer
@@ -468,6 +476,7 @@ class Link:
                 if text := self._log_allowance.limit(lines, asyncio.get_running_loop().time()):
                     self._listener.on_log(text)
             case Kind.PING:
+                assert self._stream is not None
                 self._stream.outgoing.answer(payloads.sequence(frame))
             case Kind.PONG:
                 pass  # any frame shows that the relay lives

@@ -53,7 +53,11 @@ class Stream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._transport.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Give the transport back, also where nothing was ever served; a second call does nothing."""
+        await self._transport.close()
 
     async def _read(self) -> str:
         while True:

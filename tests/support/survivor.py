@@ -39,9 +39,11 @@ class SurvivorSandbox(Sandbox):
         self._process: int = found["process"]
         self._identity: str = found["identity"]
         self.home: str = found["home"]
+        self.spec_name: str = found["spec_name"]
+        self.owner: str = found["owner"]
         self.base_env = {"PATH": os.defpath, "HOME": self.home, "LANG": "C.UTF-8"}
-        #: The processes that bring streams.
-        self.bringers: list[asyncio.subprocess.Process] = []
+        #: The processes that bring streams, by number; each ends with its stream.
+        self.bringers: list[int] = []
         self._destroyed = False
 
     @property
@@ -53,13 +55,9 @@ class SurvivorSandbox(Sandbox):
             raise BackendError("This sandbox has ended.")
         ours, theirs = socket.socketpair()
         with theirs:
-            bringer = await asyncio.create_subprocess_exec(
-                *command.program(sys.executable, str(self._folder / "relay")),
-                *["connect", f"{self.home}/run"],
-                stdin=theirs,
-                stdout=theirs,
-            )
-        self.bringers.append(bringer)
+            relay = command.program(sys.executable, str(self._folder / "relay"))
+            words = [*relay, "connect", f"{self.home}/run"]
+            self.bringers.append(await _leave_running(theirs, "<&3 >&3 3>&-", *words))
         return PipeTransport(ours)
 
     async def wait(self) -> Ending:
@@ -77,10 +75,6 @@ class SurvivorSandbox(Sandbox):
             # It takes its kernel along.
             os.kill(self._process, signal.SIGTERM)
             await self.wait()
-        for bringer in self.bringers:
-            with contextlib.suppress(ProcessLookupError):
-                bringer.kill()
-            await bringer.wait()
         shutil.rmtree(self.home, ignore_errors=True)
         self._file.unlink(missing_ok=True)
 
@@ -104,15 +98,15 @@ class SurvivorBackend(Backend):
         # Elsewhere than below the test's own folder, whose path is too long for sockets.
         home = tempfile.mkdtemp(prefix="survivor-")
         relay = [*command.program(sys.executable, str(self._folder / "relay")), "serve", f"{home}/run"]
-        starter = await asyncio.create_subprocess_exec(
-            *["sh", "-c", '"$@" > "$0/log" 2>&1 & echo $!', home, *relay, str(_ORPHAN)],
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        said, _ = await starter.communicate()
-        process = int(said)
-        record = {"process": process, "identity": sweep.identity(process), "home": home}
+        nothing = asyncio.subprocess.DEVNULL
+        process = await _leave_running(nothing, f"> {home}/log 2>&1", *relay, str(_ORPHAN))
+        record = {
+            "process": process,
+            "identity": sweep.identity(process),
+            "home": home,
+            "spec_name": request.spec_name,
+            "owner": request.owner,
+        }
         (self._folder / f"{request.kernel_id}.json").write_text(json.dumps(record))
         return SurvivorSandbox(self._folder, request.kernel_id)
 
@@ -122,6 +116,19 @@ class SurvivorBackend(Backend):
 
     async def close(self) -> None:
         """Its sandboxes stay."""
+
+
+async def _leave_running(stdin: int | socket.socket, redirections: str, *argv: str) -> int:
+    """Start a program that is nobody's child; its number. Its redirections may use 3 for `stdin`."""
+    # A shell gives what it leaves in the background an empty stdin.
+    starter = await asyncio.create_subprocess_exec(
+        *["sh", "-c", f'exec 3<&0; "$@" {redirections} & echo $!', "sh", *argv],
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    said, _ = await starter.communicate()
+    return int(said)
 
 
 async def _until(condition: Callable[[], bool]) -> None:

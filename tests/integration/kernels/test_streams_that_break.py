@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +31,8 @@ async def surviving(folder: Path, specs: Path) -> AsyncIterator[tuple[Kernel, Cl
         kernel = await started(kernels)
         yield kernel, Client(kernel), backend
     finally:
+        for kernel in kernels.list():
+            await kernels.delete(kernel.id)
         await kernels.close()
         assert await backend.list() == []
 
@@ -41,7 +45,7 @@ def sandbox_of(kernel: Kernel) -> SurvivorSandbox:
 
 def cut(kernel: Kernel) -> None:
     """End the stream that the kernel's link has."""
-    sandbox_of(kernel).bringers[-1].kill()
+    os.kill(sandbox_of(kernel).bringers[-1], signal.SIGKILL)
 
 
 async def has_another_stream(kernel: Kernel, count: int) -> None:

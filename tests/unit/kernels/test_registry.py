@@ -54,7 +54,7 @@ def kernelspecs(folder: Path) -> KernelSpecs:
 async def registry(folder: Path, **traits: Any) -> AsyncIterator[tuple[Kernels, BackendDouble]]:
     backend = BackendDouble()
     kernels = Kernels(backend=backend, kernelspecs=kernelspecs(folder), shutdown_grace=0, **traits)
-    kernels.start()
+    await kernels.start()
     try:
         yield kernels, backend
     finally:

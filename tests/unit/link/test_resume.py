@@ -52,10 +52,10 @@ class Relays:
 
 
 @asynccontextmanager
-async def linked(**options: Any) -> AsyncIterator[tuple[Link, Relays, Listener]]:
+async def linked(adopt: bool = False, **options: Any) -> AsyncIterator[tuple[Link, Relays, Listener]]:
     relays, listener = Relays(), Listener()
     link = Link(
-        relays.first.transport,
+        None if adopt else relays.first.transport,
         listener,
         window=WINDOW,
         max_message=MAX_MESSAGE,
@@ -67,7 +67,7 @@ async def linked(**options: Any) -> AsyncIterator[tuple[Link, Relays, Listener]]
         yield link, relays, listener
     finally:
         await link.close()
-        assert relays.first.transport.closed
+        assert adopt or relays.first.transport.closed
 
 
 async def opened(link: Link, relay: RelayDouble, session: str = "a session") -> tuple[Any, Inbox]:
@@ -230,11 +230,26 @@ async def test_a_link_without_a_stream_ends_after_its_patience_with_the_reason()
         relays.refusal = "the door is shut"
         relays.first.say_hello()
         relays.first.end()
-        assert await asyncio.wait_for(link.closed(), 5) == "the relay ended the link"
+        assert (
+            await asyncio.wait_for(link.closed(), 5) == "the relay ended the link, and then: the door is shut"
+        )
         assert relays.attempts > 1
-        assert listener.streams[-1] == "given up: the door is shut"
+        assert listener.streams == ["lost, and another is looked for: the relay ended the link"]
         with pytest.raises(LinkClosedError):
             await link.control("interrupt", within=1)
+
+
+@pytest.mark.gen_test
+async def test_streams_that_end_at_once_are_asked_for_ever_more_slowly_and_then_no_more():
+    async with linked(patience=1) as (link, relays, _):
+        relays.first.say_hello()
+        for _ in range(100):
+            relay = RelayDouble()
+            relay.end()
+            relays.waiting.put_nowait(relay)
+        relays.first.end()
+        assert await asyncio.wait_for(link.closed(), 5) == "the relay ended the link"
+        assert 3 <= relays.attempts <= 8
 
 
 @pytest.mark.gen_test
@@ -293,7 +308,8 @@ async def test_a_stream_that_comes_too_late_is_given_back():
 @pytest.mark.gen_test
 async def test_a_relay_that_is_adopted_goes_on_from_where_its_last_gateway_left_it():
     async with linked(adopt=True) as (link, relays, listener):
-        relay, inbox = relays.first, Inbox()
+        relay, inbox = RelayDouble(), Inbox()
+        relays.waiting.put_nowait(relay)
         route = link.open_route("a session", inbox)
         sending = asyncio.create_task(route.send(message(b"a")))
         asking = asyncio.create_task(link.control("ready", within=5))
@@ -323,8 +339,7 @@ async def test_a_relay_that_is_adopted_goes_on_from_where_its_last_gateway_left_
 
 @pytest.mark.gen_test
 async def test_who_waits_for_an_adopted_relay_hears_of_its_end():
-    async with linked(adopt=True, patience=0) as (link, relays, _):
-        waiting = asyncio.create_task(link.greeted())
-        relays.first.end()
-        with pytest.raises(LinkClosedError, match="the relay ended the link"):
-            await asyncio.wait_for(waiting, 2)
+    async with linked(adopt=True, patience=0.1) as (link, relays, _):
+        relays.refusal = "the door is shut"
+        with pytest.raises(LinkClosedError, match="the door is shut"):
+            await asyncio.wait_for(link.greeted(), 2)

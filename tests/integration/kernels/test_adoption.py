@@ -1,0 +1,167 @@
+"""A gateway that takes over the kernels that an earlier one has left (the backend's sandboxes survive it)."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+from gateway.backends.base import SandboxRequest
+from gateway.kernels.errors import KernelGoneError, TooManyKernelsError
+from gateway.kernels.kernel import Kernel
+from gateway.kernels.registry import Kernels
+from gateway.kernels.specs import KernelSpecs
+from tests.integration.kernels.client import PATIENCE, Client, becomes, started
+from tests.support.survivor import SurvivorBackend, SurvivorSandbox
+
+pytestmark = pytest.mark.gen_test(timeout=120)
+
+
+class Gateways:
+    """One gateway after the other, over the same sandboxes."""
+
+    def __init__(self, folder: Path, specs: Path) -> None:
+        self.backend = SurvivorBackend(folder)
+        self._specs = specs
+        self._kernels: Kernels | None = None
+
+    async def next(self, **options: Any) -> Kernels:
+        """A gateway that has started, after the end of the last one."""
+        if self._kernels is not None:
+            await self._kernels.close()
+        manager = KernelSpecManager(kernel_dirs=[str(self._specs)], ensure_native_kernel=False)
+        self._kernels = Kernels(backend=self.backend, kernelspecs=KernelSpecs(manager=manager), **options)
+        await self._kernels.start()
+        return self._kernels
+
+    async def sandbox(self, kernel_id: str) -> SurvivorSandbox:
+        (found,) = [sandbox for sandbox in await self.backend.list() if sandbox.kernel_id == kernel_id]
+        return found
+
+
+@asynccontextmanager
+async def gateways(folder: Path, specs: Path) -> AsyncIterator[Gateways]:
+    made = Gateways(folder / "survivors", specs)
+    await made.backend.start()
+    try:
+        yield made
+    finally:
+        kernels = await made.next()
+        for kernel in kernels.list():
+            await kernels.delete(kernel.id)
+        await kernels.close()
+        assert await made.backend.list() == []
+
+
+async def ready(kernels: Kernels, kernel_id: str) -> Kernel:
+    kernel = kernels.get(kernel_id)
+    async with asyncio.timeout(PATIENCE):
+        await kernel.wait_ready()
+    return kernel
+
+
+async def test_a_cell_goes_on_between_two_gateways_and_is_told_whole_and_once(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        client = Client(kernel)
+        cell = await client.begin(
+            "import time\nfor n in range(600):\n    print(n, flush=True)\n    time.sleep(0.002)"
+        )
+        told = client.told[cell]
+        await client.until(lambda: told.text.count("\n") > 100)
+        following = await each.next()
+        with pytest.raises(KernelGoneError):
+            await client.until(lambda: False)
+        adopted = await ready(following, kernel.id)
+        assert (adopted.name, adopted.owner) == ("python", "someone")
+        client.attachment = adopted.attach(client.attachment.session_id)
+        await client.end(cell)
+        assert told.text == "".join(f"{n}\n" for n in range(600))
+        assert (await client.run("print(n)")).text == "599\n"
+        await adopted.restart()
+        assert (await client.run("print('n' in globals())")).text == "False\n"
+
+
+async def test_a_kernel_that_is_busy_when_it_is_adopted_says_so(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        client = Client(kernel)
+        cell = await client.begin("print('here', flush=True)\nimport time\ntime.sleep(600)")
+        await client.until(lambda: client.told[cell].text)
+        adopted = await ready(await each.next(), kernel.id)
+        assert adopted.execution_state == "busy"
+        await adopted.interrupt()
+        await becomes(adopted, "idle")
+
+
+async def test_a_request_of_before_is_ended_when_the_sandbox_is_lost_after(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        client = Client(kernel)
+        cell = await client.begin("print('here', flush=True)\nimport time\ntime.sleep(600)")
+        await client.until(lambda: client.told[cell].text)
+        adopted = await ready(await each.next(), kernel.id)
+        client.attachment = adopted.attach(client.attachment.session_id)
+        (await each.sandbox(kernel.id)).kill()
+        assert "its relay has ended" in (await client.end(cell)).reply["evalue"]
+        await becomes(adopted, "idle")
+
+
+async def test_a_kernel_that_died_between_two_gateways_is_started_again_and_its_cell_ended(
+    tmp_path, specs_folder
+):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        client = Client(kernel)
+        cell = await client.begin("print('here', flush=True)\nimport os, time\ntime.sleep(0.3)\nos._exit(7)")
+        await client.until(lambda: client.told[cell].text)
+        following = await each.next()
+        adopted = following.get(kernel.id)
+        client.attachment = adopted.attach(client.attachment.session_id)
+        assert "exit code 7" in (await client.end(cell)).reply["evalue"]
+        await becomes(adopted, "idle")
+        assert (await client.run("print('again')")).text == "again\n"
+
+
+async def test_a_kernel_that_was_never_started_comes_up_in_a_new_sandbox(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel_id = str(uuid.uuid4())
+        request = SandboxRequest(kernel_id, "python", ["python"], "", {}, "someone")
+        left = await each.backend.create(request)
+        adopted = await ready(await each.next(), kernel_id)
+        assert adopted.execution_state == "idle"
+        assert not left.lives
+
+
+async def test_a_kernel_whose_kernelspec_is_gone_runs_on_and_can_be_made_no_more(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        shutil.rmtree(specs_folder / "python")
+        adopted = await ready(await each.next(), kernel.id)
+        assert (await Client(adopted).run("print(6 * 7)")).text == "42\n"
+        (await each.sandbox(kernel.id)).kill()
+        await becomes(adopted, "dead")
+        assert "kernelspec 'python' is not there any more" in str(adopted.reason)
+
+
+async def test_a_kernel_that_is_deleted_as_soon_as_it_is_adopted_leaves_nothing(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        following = await each.next()
+        await following.delete(kernel.id)
+        assert await each.backend.list() == []
+
+
+async def test_adopted_kernels_count(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        await started(await each.next())
+        following = await each.next(max_kernels=1)
+        with pytest.raises(TooManyKernelsError):
+            following.create("python", {}, "someone")
