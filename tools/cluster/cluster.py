@@ -262,8 +262,10 @@ def for_tests() -> Iterator[dict[str, str]]:
 
     That is the one that KUBECONFIG names already; or one of their own, where this is root; or none.
     """
-    if os.environ.get("KUBECONFIG") or os.geteuid() != 0:
-        yield {}
+    named = os.environ.get("KUBECONFIG")
+    if named or os.geteuid() != 0:
+        own = Cluster.of(named) if named else None
+        yield own.environment() if own else {}
         return
     set_up()
     cluster = _first_free()

@@ -80,6 +80,16 @@ def test_no_cluster_is_made_where_one_is_named_or_nobody_may(
         assert environment == {}
 
 
+def test_a_cluster_of_this_machine_that_is_named_is_used_with_its_own_tools(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kubeconfig = str(Instance(0).kubeconfig)
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
+    with cluster.for_tests() as environment:
+        assert environment["KUBECONFIG"] == kubeconfig
+        assert "/kubernetes-" in environment["PATH"]
+
+
 def test_a_number_that_somebody_else_takes_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = []
 
