@@ -10,12 +10,14 @@
 | `pki` | certificates and kubeconfigs |
 | `cgroups` | the control group that a node's pods are in |
 | `cluster` | up, down, and what tests do to a cluster |
+| `provision` | who gets which cluster |
 
     python -m tools.cluster up        also build, down, shell
 """
 
 from __future__ import annotations
 
-from .cluster import Cluster, for_tests
+from .cluster import Cluster
+from .provision import for_tests
 
 __all__ = ["Cluster", "for_tests"]

@@ -8,8 +8,9 @@ import sys
 
 from ..machine import SetupError
 from . import parts
-from .cluster import Cluster, check_account, set_up
+from .cluster import Cluster
 from .instance import MAIN, STATES, Instance
+from .provision import check_account, set_up
 
 
 def _build() -> None:

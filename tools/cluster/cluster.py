@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .. import machine
 from ..machine import ROOT, SetupError
 from . import keeper, parts, pki
 from .components import CONTAINERD, FELIX_HEALTH_PORT, PATH, components, write_settings
@@ -73,7 +71,10 @@ class Cluster:
         """What programs need to use it: KUBECONFIG, and a PATH with kubectl and helm."""
         tools = [str(part.folder) for part in parts.parts() if part.name in ("kubernetes", "helm")]
         path = os.pathsep.join([*tools, os.environ.get("PATH", os.defpath)])
-        return {"KUBECONFIG": str(self.instance.kubeconfig), "PATH": path}
+        # No proxy knows the way there.
+        direct = ",".join(filter(None, [os.environ.get("no_proxy"), self.instance.node_ipv4]))
+        kubeconfig = str(self.instance.kubeconfig)
+        return {"KUBECONFIG": kubeconfig, "PATH": path, "no_proxy": direct, "NO_PROXY": direct}
 
     def up(self, *, stay: bool) -> None:
         """Start it and wait until its node is Ready. Unless it may `stay`, it ends with this process.
@@ -131,7 +132,8 @@ class Cluster:
         script = f'echo $$ > /run/{name}.pid; exec "$@"'
         command = self.enter("setsid", "--fork", "sh", "-c", script, "sh", *component.argv)
         with (self.instance.log / f"{name}.log").open("ab") as log:
-            environment = {**os.environ, **component.environment}
+            # Nothing of the machine's: a proxy, for one, would be asked for the cluster's own addresses.
+            environment = {"PATH": os.environ.get("PATH", os.defpath), **component.environment}
             subprocess.run(
                 command,
                 check=True,
@@ -245,49 +247,6 @@ class Cluster:
             _until(condition, f"The cluster's {name} is not ready after {_PATIENCE_S:.0f} s.")
         except SetupError as error:
             raise SetupError(f"{error} Its log ends:\n{_tail(self.instance.log / f'{name}.log')}") from error
-
-
-def check_account() -> None:
-    """Raises `SetupError` for an account that can have no cluster of its own."""
-    if os.geteuid() != 0:
-        raise SetupError(
-            "Only root can make a cluster: type sudo before this, or set KUBECONFIG to use one that exists;"
-            " CONTRIBUTING.md says how to make one with kind."
-        )
-
-
-@contextlib.contextmanager
-def for_tests() -> Iterator[dict[str, str]]:
-    """What tests need in their environment to use a cluster, while it is there. Raises `SetupError`.
-
-    That is the one that KUBECONFIG names already; or one of their own, where this is root; or none.
-    """
-    if os.environ.get("KUBECONFIG") or os.geteuid() != 0:
-        yield {}
-        return
-    set_up()
-    cluster = _first_free()
-    try:
-        yield cluster.environment()
-    finally:
-        cluster.down()
-
-
-def _first_free() -> Cluster:
-    """A cluster that is up, under the first number that nobody else has."""
-    for number in NUMBERS[1:]:
-        cluster = Cluster(Instance(number))
-        with contextlib.suppress(TakenError):
-            cluster.up(stay=False)
-            return cluster
-    raise SetupError(f"{len(NUMBERS) - 1} clusters run already; see {STATES}.")
-
-
-def set_up() -> None:
-    """What building and running a cluster needs of this machine. Raises `SetupError`."""
-    check_account()
-    machine.ensure(machine.TO_CLUSTER)
-    parts.check_go()
 
 
 def _until(condition: Callable[[], bool], otherwise: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.cluster import Cluster, cgroups, cluster, instance
+from tools.cluster import Cluster, cgroups, instance, provision
+from tools.cluster.cluster import TakenError
 from tools.cluster.instance import NUMBERS, Instance
 from tools.machine import ROOT, SetupError
 
@@ -66,7 +67,7 @@ def test_a_kubeconfig_leads_to_its_cluster_and_no_other_does() -> None:
 def test_an_ordinary_user_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(SetupError, match="Only root can make a cluster: type sudo"):
-        cluster.check_account()
+        provision.check_account()
 
 
 @pytest.mark.parametrize(("kubeconfig", "uid"), [("/somewhere", 0), ("", 1000)])
@@ -75,9 +76,19 @@ def test_no_cluster_is_made_where_one_is_named_or_nobody_may(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", kubeconfig)
     monkeypatch.setattr("os.geteuid", lambda: uid)
-    monkeypatch.setattr(cluster, "set_up", lambda: pytest.fail("something is set up"))
-    with cluster.for_tests() as environment:
+    monkeypatch.setattr(provision, "set_up", lambda: pytest.fail("something is set up"))
+    with provision.for_tests() as environment:
         assert environment == {}
+
+
+def test_a_cluster_of_this_machine_that_is_named_is_used_with_its_own_tools(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kubeconfig = str(Instance(0).kubeconfig)
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
+    with provision.for_tests() as environment:
+        assert environment["KUBECONFIG"] == kubeconfig
+        assert "/kubernetes-" in environment["PATH"]
 
 
 def test_a_number_that_somebody_else_takes_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +97,14 @@ def test_a_number_that_somebody_else_takes_is_passed_over(monkeypatch: pytest.Mo
     def up(self: Cluster, *, stay: bool) -> None:
         assert not stay
         if self.instance.number < 3:
-            raise cluster.TakenError
+            raise TakenError
 
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(cluster, "set_up", lambda: None)
+    monkeypatch.setattr(provision, "set_up", lambda: None)
     monkeypatch.setattr(Cluster, "up", up)
     monkeypatch.setattr(Cluster, "down", lambda self: ended.append(self.instance.number))
-    with cluster.for_tests() as environment:
+    with provision.for_tests() as environment:
         assert environment["KUBECONFIG"] == str(Instance(3).kubeconfig)
         assert not ended
     assert ended == [3]
