@@ -173,6 +173,10 @@ class Outbox:
         self._maybe_arrived = self.sent
         for route in list(self._routes):
             self.close(route, now)
+        for session in self._sessions.values():
+            # The next link may give the number to anybody: a reply that comes before this session has a route
+            # there must not go to it, but only take its place on the wire.
+            session.route = framing.MAX_ROUTE
 
     def acknowledge(self, route: int, sequence: int) -> None:
         """The client behind `route` has taken everything up to `sequence`.

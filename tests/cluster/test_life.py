@@ -96,7 +96,8 @@ def test_a_cluster_starts_after_a_keeper_that_was_killed_and_ends_with_an_owner_
             assert "Ready" in cluster.kubectl("get", "nodes")
             owner.kill()
             until(lambda: not cluster.runs, "the cluster outlives its owner")
-            assert not _left(cluster, second)
+            # Its last process may still be ending, in the middle of a write to the disk.
+            until(lambda: not _left(cluster, second), "something of the cluster is left")
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:

@@ -15,7 +15,7 @@ from gateway.relay.brake import MAX_UNSENT
 from gateway.relay.errors import LinkError
 from gateway.relay.outbox import SESSION_TTL
 from gateway.relay.relay import Relay
-from gateway.wire import v1
+from gateway.wire import framing, v1
 from gateway.wire.framing import Frame, FrameDecoder, Kind, encode
 
 HELLO = encode(Kind.HELLO, payload=b'{"version": 1, "window": 1000000, "max_message": 1000000}')
@@ -125,3 +125,14 @@ def test_what_the_kernel_prints_is_not_kept_for_a_gateway_that_is_behind(linked:
     before = linked.relay._writer.unsent
     linked.relay.log("too late\n")
     assert linked.relay._writer.unsent == before
+
+
+def test_a_reply_between_two_links_goes_to_no_route_of_the_next(linked: Linked) -> None:
+    linked.say(opening(1))
+    session = linked.relay._outbox.session_of(1)
+    assert session is not None
+    linked.relay._outbox.close_all(linked.now)
+    linked.relay._outbox.send(session, b"x" * v1.MIN_SIZE)
+    frames = linked.say(encode(Kind.PING, payload=bytes(8)))
+    (frame,) = [frame for frame in frames if frame.kind is Kind.MESSAGE]
+    assert frame.route == framing.MAX_ROUTE
