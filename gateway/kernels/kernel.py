@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -23,52 +23,12 @@ from .attachment import Attachment
 from .clients import Clients, Clock
 from .errors import KernelGoneError, KernelStateError
 from .launch import KernelSettings, Launch
-from .outstanding import Outstanding, Request
+from .outstanding import Request
 from .state import Event, State, advance
+from .voice import Voice
 
 #: Seconds that a sandbox whose link has ended may take to say why it ended.
 EXIT_WAIT = 2.0
-
-
-class _Voice:
-    """Hears one link for its kernel and goes silent with it (`gateway.link.LinkListener`)."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self.outstanding = Outstanding()
-        self.state = ""
-        self.silent = False
-        # One death is dealt with at a time: a hostile relay may tell of any number.
-        self.has_died = False
-
-    def on_state(self, state: str) -> None:
-        self.state = state
-        if not self.silent and state in ("idle", "busy"):
-            self._kernel.advance(Event.IDLE if state == "idle" else Event.BUSY)
-
-    def on_died(self, reason: str, asked: str | None) -> None:
-        self.outstanding.take_all()
-        if not self.silent and not self.has_died:
-            self.has_died = True
-            self._kernel.on_kernel_died(reason, asked)
-
-    def on_place(self, received: int) -> None:
-        self.outstanding.keep_after(received)
-
-    def on_outstanding(self, sequence: int, session_id: str, channel: str, header: bytes) -> None:
-        self.outstanding.add(sequence, Request(session_id, channel, header))
-
-    def on_done(self, sequences: Sequence[int]) -> None:
-        self.outstanding.done(sequences)
-
-    def on_log(self, text: str) -> None:
-        self._kernel.log_output(text)
-
-    def on_stream(self, text: str) -> None:
-        self._kernel.log_stream(text)
-
-    def on_activity(self) -> None:
-        self._kernel.touch()
 
 
 async def _connect(sandbox: Sandbox) -> Transport:
@@ -107,7 +67,7 @@ class Kernel:
         self._on_over = on_over
         self._sandbox: Sandbox | None = None
         self._link: Link | None = None
-        self._voice = _Voice(self)
+        self._voice = Voice(self)
         self._clients = Clients(clock, settings.window)
         self._changing = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -285,7 +245,7 @@ class Kernel:
             self._expect_answer(voice, sequence, request)
             return
 
-    def _expect_answer(self, voice: _Voice, sequence: int, request: Request) -> None:
+    def _expect_answer(self, voice: Voice, sequence: int, request: Request) -> None:
         if voice.silent:
             self._clients.end_request(request, self.reason or "The kernel's sandbox ended.")
         elif request.wants_answer:
@@ -327,7 +287,7 @@ class Kernel:
 
     async def _bring_up(self) -> None:
         """Make sandbox and link and start the kernel in it; ends in idle or dead."""
-        self._voice = _Voice(self)
+        self._voice = Voice(self)
         try:
             if not self._launch.request.argv:
                 raise BackendError(
@@ -394,7 +354,7 @@ class Kernel:
                 return
         await self._bring_up()
 
-    async def _revive(self, voice: _Voice, reason: str) -> None:
+    async def _revive(self, voice: Voice, reason: str) -> None:
         async with self._changing:
             if voice is not self._voice or voice.silent or self._state not in (State.IDLE, State.BUSY):
                 return  # another operation has dealt with it

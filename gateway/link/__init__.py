@@ -3,7 +3,8 @@
 from .errors import ControlError, LinkClosedError, LinkError
 from .inbox import Inbox, InboxFullError
 from .listener import LinkListener
-from .session import REQUEST_SLACK, Link, Route
+from .route import Route
+from .session import REQUEST_SLACK, Link
 
 __all__ = [
     "REQUEST_SLACK",

@@ -17,12 +17,10 @@ sent again. No client ever stops the reading of the link, on which the others, a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..transport.base import Transport, TransportError
+from ..transport.base import Transport
 from ..wire import framing, payloads
 from ..wire.allowance import Allowance
 from ..wire.framing import Frame, FramingError, Kind
@@ -34,6 +32,8 @@ from .errors import LinkClosedError, ProtocolError
 from .inbox import Inbox, InboxFullError
 from .listener import LinkListener
 from .outgoing import Outgoing
+from .route import Route, Sent, opening, request
+from .seeker import Reconnect, Seeker
 from .stream import Stream
 
 #: Bytes of requests beyond one message that may wait for the relay's acknowledgement.
@@ -42,54 +42,11 @@ REQUEST_SLACK = 1 << 20
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 60.0
 
-#: Seconds that a link without a stream looks for another one, and between two looks at first and at most.
+#: Seconds that a link without a stream looks for another one.
 PATIENCE = 120.0
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
-#: Seconds after which a stream was a good one, so that the next one need not wait.
-STABLE = 5.0
 
 #: Bytes of a message that is kept to show the kernel's session (`Link.spoken`).
 MAX_SPOKEN = 4096
-
-#: Gives another stream to the same relay. Raises `TransportError` where there is none now.
-Reconnect = Callable[[], Awaitable[Transport]]
-
-
-class Route:
-    """One client's lane on a link. Made by `Link.open_route`."""
-
-    def __init__(self, link: Link, number: int, session_id: str, inbox: Inbox) -> None:
-        self._link = link
-        self.number = number
-        self.session_id = session_id
-        self.inbox = inbox
-        #: What the client has taken, by its sequence number.
-        self.acknowledged = 0
-
-    async def send(self, message: bytes) -> int:
-        """Send one v1 message to the kernel; returns its sequence number.
-
-        Waits while too much is unacknowledged. Raises `LinkClosedError`.
-        """
-        return await self._link.send_message(self, message)
-
-    def acknowledge(self, sequence: int) -> None:
-        """The client has taken every message up to `sequence`."""
-        self._link.acknowledge(self, sequence)
-
-    def close(self) -> None:
-        """Give the route up; the relay keeps what its session has not acknowledged."""
-        self._link.close_route(self)
-
-
-class _Sent(NamedTuple):
-    """A request that the relay has not acknowledged; its bytes are kept where they may have to go again."""
-
-    sequence: int
-    size: int
-    route: Route
-    message: bytes
 
 
 class Link:
@@ -115,10 +72,7 @@ class Link:
         patience: float = PATIENCE,
     ) -> None:
         self._listener = listener
-        self._reconnect = reconnect
-        self._patience = patience
-        self._abandoned: str | None = None
-        self._abandon = asyncio.Event()
+        self._seeker = Seeker(reconnect, patience)
         self._window = window
         self._max_message = max_message
         self._reach = reach(window, max_message)
@@ -131,7 +85,7 @@ class Link:
         self.spoken = b""
         self._received = 0
         self._sent = 0
-        self._unacknowledged: deque[_Sent] = deque()
+        self._unacknowledged: deque[Sent] = deque()
         self._unacknowledged_bytes = 0
         self._credit = asyncio.Event()
         self._stream = None if transport is None else self._make_stream(transport)
@@ -165,8 +119,7 @@ class Link:
 
     def abandon(self, reason: str) -> None:
         """There will be no other stream: the link ends with the one that it has, or now, with `reason`."""
-        self._abandoned = reason
-        self._abandon.set()
+        self._seeker.abandon(reason)
 
     async def closed(self) -> str:
         """Wait for the end of the link; the reason in words."""
@@ -184,23 +137,19 @@ class Link:
 
     async def _live(self) -> None:
         clock = asyncio.get_running_loop().time
-        pause, deadline, reason = 0.0, clock() + self._patience, "it has none yet"
+        reason = "it has none yet"
         try:
             while self._reason is None:
                 if self._stream is not None:
                     began = clock()
                     reason = await self._stream.run()
                     self._outgoing = None
-                    if self._greeted:
-                        deadline = clock() + self._patience
-                    if clock() - began > STABLE:
-                        pause = 0.0
-                    if self._reconnect is not None:
+                    self._seeker.ended(clock() - began, greeted=self._greeted)
+                    if self._seeker.reconnect is not None:
                         self._listener.on_stream(f"lost, and another is looked for: {reason}")
-                # A stream that ends as soon as it has begun is no success: the next one has to wait longer.
-                transport, pause, why_none = await self._connect_again(pause, deadline)
+                transport = await self._seeker.next()
                 if transport is None:
-                    self._end(self._abandoned or (f"{reason}, and then: {why_none}" if why_none else reason))
+                    self._end(self._seeker.why(reason))
                     return
                 self._greeted = False
                 self._stream = self._make_stream(transport)
@@ -211,39 +160,6 @@ class Link:
             # A bug of ours must not leave a link that looks alive.
             self._end(f"the link failed: {error!r}")
             raise
-
-    async def _connect_again(self, pause: float, deadline: float) -> tuple[Transport | None, float, str]:
-        """Another stream to the same relay, how long to wait before the next one, and why there is none."""
-        clock = asyncio.get_running_loop().time
-        why_none = ""
-        while self._reconnect is not None and self._abandoned is None and clock() < deadline:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._abandon.wait(), pause)
-            pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
-            try:
-                transport = await self._connect(self._reconnect)
-            except TransportError as error:
-                why_none = str(error)
-            else:
-                if transport is not None:
-                    return transport, pause, ""
-        return None, pause, why_none
-
-    async def _connect(self, reconnect: Reconnect) -> Transport | None:
-        """One attempt, which ends with None when the link is abandoned. Raises `TransportError`."""
-        working = asyncio.ensure_future(reconnect())
-        waiting = asyncio.create_task(self._abandon.wait())
-        taken = False
-        try:
-            await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            taken = working.done()
-            return working.result() if taken else None
-        finally:
-            for task in (working, waiting):
-                task.cancel()
-            transport, _ = await asyncio.gather(working, waiting, return_exceptions=True)
-            if not taken and isinstance(transport, Transport):
-                await transport.close()
 
     def _make_stream(self, transport: Transport) -> Stream:
         return Stream(
@@ -300,7 +216,7 @@ class Link:
             self._check_open()
         self._next_route += 1
         route = self._routes[number] = Route(self, number, session_id, inbox)
-        self._post(_opening(route, 0))
+        self._post(opening(route, 0))
         return route
 
     def close_route(self, route: Route) -> None:
@@ -322,10 +238,10 @@ class Link:
         self._check_open()
         self._sent += 1
         size = len(message) + COST
-        sent = _Sent(self._sent, size, route, message if self._reconnect is not None else b"")
+        sent = Sent(self._sent, size, route, message if self._seeker.reconnect is not None else b"")
         self._unacknowledged.append(sent)
         self._unacknowledged_bytes += size
-        self._post(*_request(route.number, self._sent, message))
+        self._post(*request(route.number, self._sent, message))
         return self._sent
 
     def acknowledge(self, route: Route, sequence: int) -> None:
@@ -343,15 +259,15 @@ class Link:
         # route of its session takes that over right after.
         closed = {sent.route.number: sent.route for sent in again if sent.route.number not in self._routes}
         for route in closed.values():
-            outgoing.post(_opening(route, self._received))
+            outgoing.post(opening(route, self._received))
         for route in self._routes.values():
-            outgoing.post(_opening(route, max(route.inbox.last - route.inbox.offset, 0)))
+            outgoing.post(opening(route, max(route.inbox.last - route.inbox.offset, 0)))
             if route.acknowledged:
                 outgoing.post(
                     framing.encode(Kind.ACK, route.number, framing.SEQUENCE.pack(route.acknowledged))
                 )
         for sent in again:
-            outgoing.post(*_request(sent.route.number, sent.sequence, sent.message))
+            outgoing.post(*request(sent.route.number, sent.sequence, sent.message))
         for number in closed:
             outgoing.post(framing.encode(Kind.CLOSE, number))
         self._hearing = ()
@@ -501,17 +417,6 @@ class Link:
         while self._unacknowledged and self._unacknowledged[0].sequence <= sequence:
             self._unacknowledged_bytes -= self._unacknowledged.popleft().size
         self._credit.set()
-
-
-def _opening(route: Route, after: int) -> bytes:
-    members: dict[str, Any] = {"session_id": route.session_id}
-    if after:
-        members["after"] = after
-    return framing.encode(Kind.OPEN, route.number, payloads.dump(members))
-
-
-def _request(route: int, sequence: int, message: bytes) -> tuple[bytes, bytes]:
-    return framing.encode_header(Kind.MESSAGE, route, len(message), sequence), message
 
 
 def _state(hello: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ Who does what:
 | `outbound`, `voice` | from the kernel to the clients, and what the relay says in its place |
 | `outbox` | sequence numbers, sessions, retention, replay |
 | `life` | start, restart, interrupt, shutdown, death |
+| `commands` | which commands were done, and what was answered |
 | `relay`, `errors` | the link's frames, and everything above put together |
 | `command` | the gateway's side: what a sandbox has to show, and the relay's command |
 

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from .connect import SOCKET
 from .loop import Loop
 
 #: Connections that have not handed their descriptors over yet; the oldest goes for one more.
@@ -22,15 +23,18 @@ Take = Callable[[int, int, Callable[[], None]], None]
 
 
 class Door:
-    """Listens at `path`. `take` gets a stream and what gives it back; `end` is told when its bringer goes."""
+    """Listens in `run_dir`.
 
-    def __init__(self, path: str, loop: Loop, take: Take, end: Callable[[], None]) -> None:
+    `take` gets the stream that somebody brings, and what gives it back; `end` is called when he has gone.
+    """
+
+    def __init__(self, run_dir: str, loop: Loop, take: Take, end: Callable[[], None]) -> None:
         self._loop = loop
         self._take = take
         self._end = end
         self._waiting: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
+        self._listener.bind(f"{run_dir}/{SOCKET}")
         self._listener.listen(_MAX_WAITING)
         self._listener.setblocking(False)
         loop.watch(self._listener.fileno(), self._accept)

@@ -26,8 +26,7 @@ from ..wire.framing import Frame, FrameDecoder, FramingError, Kind, encode
 from ..wire.payloads import STATES
 from .boot import Boot
 from .brake import MAX_UNSENT
-from .connect import SOCKET
-from .door import Door
+from .commands import Commands
 from .errors import LinkError
 from .inbound import Inbound
 from .life import DEFAULT_GRACE, Gateway, Life
@@ -48,8 +47,6 @@ _ACK_COUNT = 64
 _MAX_NAME = 1024
 #: Routes that may be open at a time.
 _MAX_ROUTES = 65_536
-#: Commands whose answers are kept for a gateway that did not get them.
-_MAX_ANSWERS = 256
 
 #: prctl(2)
 _PR_SET_DUMPABLE = 4
@@ -70,9 +67,7 @@ class Relay(Gateway):
         self._release: Callable[[], None] = lambda: None
         self._greeted = False
         self._decoder = FrameDecoder()
-        #: What was answered to the last commands, by number; None while the answer is to come.
-        self._answers: dict[int, str | None] = {}
-        self._last_command = 0
+        self._commands = Commands()
         self._died: bytes | None = None
         self.loop = Loop(self._settle)
         self._notes = Allowance(self.loop.now)
@@ -91,7 +86,7 @@ class Relay(Gateway):
     def run(self) -> None:
         """Serve until it is time to end. Raises `LinkError` or `FramingError` where it ends with its link."""
         if (command := self._boot.command) is not None:
-            self._note_command(int(str(command["id"])))
+            self._commands.begin(int(str(command["id"])))
         self._life.adopt(self._boot)
         self._feed(self._boot.pending)
         if self._reading is None:
@@ -120,7 +115,7 @@ class Relay(Gateway):
             "max_message": framing.DEFAULT_MAX_MESSAGE,
             "received": self._inbound.received,
             "sent": self._outbox.sent,
-            "command": self._last_command,
+            "command": self._commands.last,
             "state": self._state,
         }
         self._tell(Kind.HELLO, payloads.dump(hello))
@@ -245,12 +240,12 @@ class Relay(Gateway):
 
     def _on_control(self, command: dict[str, Any]) -> None:
         number = payloads.integer(command, "id")
-        if number in self._answers:
+        if number in self._commands:
             # A gateway that resumes asks again what was not answered.
-            if (answer := self._answers[number]) is not None:
+            if (answer := self._commands.answer(number)) is not None:
                 self._tell_answer(number, answer)
             return
-        self._note_command(number)
+        self._commands.begin(number)
         match command.get("op"):
             case "start":
                 self._life.start(number, command)
@@ -269,12 +264,6 @@ class Relay(Gateway):
             case _:
                 self.answer(number, f"This relay knows no command {str(command.get('op'))[:40]!r}.")
 
-    def _note_command(self, number: int) -> None:
-        self._last_command = max(self._last_command, number)
-        self._answers[number] = None
-        if len(self._answers) > _MAX_ANSWERS:
-            del self._answers[next(iter(self._answers))]
-
     def _expire_later(self) -> None:
         if not self.loop.is_set("expire"):
             self.loop.at("expire", self.loop.now + SESSION_TTL, self._expire)
@@ -289,8 +278,7 @@ class Relay(Gateway):
 
     def answer(self, number: int, error: str = "") -> None:
         """See `life.Gateway`."""
-        if number in self._answers:
-            self._answers[number] = error
+        self._commands.end(number, error)
         self._tell_answer(number, error)
 
     def _tell_answer(self, number: int, error: str) -> None:
@@ -369,8 +357,7 @@ class Relay(Gateway):
 
     def _write(self) -> None:
         descriptor = self._writer.descriptor
-        if descriptor is None:
-            return
+        assert descriptor is not None  # without one nothing is unsent
         try:
             is_blocked = self._writer.flush()
         except OSError:
@@ -405,8 +392,11 @@ def run_pipe(reading: int, writing: int, run_dir: str, boot: Boot) -> None:
 
 def run_server(run_dir: str, patience: float) -> None:
     """Serve one link after the other, until there is none for `patience` seconds; then as `run_pipe`."""
+    # Its socket module costs some ms, which a relay with one link has no use for.
+    from .door import Door
+
     relay = Relay(run_dir, Boot(), patience)
-    Door(f"{run_dir}/{SOCKET}", relay.loop, relay.take, relay.end_link)
+    Door(run_dir, relay.loop, relay.take, relay.end_link)
     _run(relay)
 
 

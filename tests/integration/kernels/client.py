@@ -41,6 +41,12 @@ class Client:
         self.told[msg_id] = Told()
         return msg_id
 
+    async def begin_busy(self, then: str = "time.sleep(600)") -> str:
+        """Begin a cell, and return when it runs: it has printed a line, and then does `then`."""
+        msg_id = await self.begin(f"print('here', flush=True)\nimport os, time\n{then}")
+        await self.until(lambda: self.told[msg_id].text)
+        return msg_id
+
     async def _send(self, channel: str, kind: str, msg_id: str, content: dict[str, Any]) -> None:
         header = {
             "msg_id": msg_id,

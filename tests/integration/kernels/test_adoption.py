@@ -93,8 +93,7 @@ async def test_a_kernel_that_is_busy_when_it_is_adopted_says_so(tmp_path, specs_
     async with gateways(tmp_path, specs_folder) as each:
         kernel = await started(await each.next())
         client = Client(kernel)
-        cell = await client.begin("print('here', flush=True)\nimport time\ntime.sleep(600)")
-        await client.until(lambda: client.told[cell].text)
+        await client.begin_busy()
         adopted = await ready(await each.next(), kernel.id)
         assert adopted.execution_state == "busy"
         await adopted.interrupt()
@@ -105,8 +104,7 @@ async def test_a_request_of_before_is_ended_when_the_sandbox_is_lost_after(tmp_p
     async with gateways(tmp_path, specs_folder) as each:
         kernel = await started(await each.next())
         client = Client(kernel)
-        cell = await client.begin("print('here', flush=True)\nimport time\ntime.sleep(600)")
-        await client.until(lambda: client.told[cell].text)
+        cell = await client.begin_busy()
         adopted = await ready(await each.next(), kernel.id)
         client.attachment = adopted.attach(client.attachment.session_id)
         (await each.sandbox(kernel.id)).kill()
@@ -120,8 +118,7 @@ async def test_a_kernel_that_died_between_two_gateways_is_started_again_and_its_
     async with gateways(tmp_path, specs_folder) as each:
         kernel = await started(await each.next())
         client = Client(kernel)
-        cell = await client.begin("print('here', flush=True)\nimport os, time\ntime.sleep(0.3)\nos._exit(7)")
-        await client.until(lambda: client.told[cell].text)
+        cell = await client.begin_busy("time.sleep(0.3); os._exit(7)")
         following = await each.next()
         adopted = following.get(kernel.id)
         client.attachment = adopted.attach(client.attachment.session_id)

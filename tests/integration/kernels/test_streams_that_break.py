@@ -89,8 +89,7 @@ async def test_a_kernel_is_restarted_and_interrupted_over_streams_that_break(tmp
         cut(kernel)
         await restarting
         assert (await client.run("print('x' in globals())")).text == "False\n"
-        cell = await client.begin("print('here', flush=True)\nimport time\ntime.sleep(600)")
-        await client.until(lambda: client.told[cell].text)
+        cell = await client.begin_busy()
         cut(kernel)
         await kernel.interrupt()
         assert (await client.end(cell)).error == "KeyboardInterrupt"
@@ -98,8 +97,7 @@ async def test_a_kernel_is_restarted_and_interrupted_over_streams_that_break(tmp
 
 async def test_a_kernel_that_dies_without_a_stream_ends_its_cell_with_the_reason(tmp_path, specs_folder):
     async with surviving(tmp_path, specs_folder) as (kernel, client, _):
-        cell = await client.begin("print('here', flush=True)\nimport os, time\ntime.sleep(0.3)\nos._exit(7)")
-        await client.until(lambda: client.told[cell].text)
+        cell = await client.begin_busy("time.sleep(0.3); os._exit(7)")
         cut(kernel)
         told = await client.end(cell)
         assert told.error == "KernelDied"
@@ -110,8 +108,7 @@ async def test_a_kernel_that_dies_without_a_stream_ends_its_cell_with_the_reason
 async def test_a_sandbox_that_ends_without_a_stream_ends_its_cells_and_is_replaced(tmp_path, specs_folder):
     async with surviving(tmp_path, specs_folder) as (kernel, client, _):
         lost = sandbox_of(kernel)
-        cell = await client.begin("print('here', flush=True)\nimport time\ntime.sleep(600)")
-        await client.until(lambda: client.told[cell].text)
+        cell = await client.begin_busy()
         lost.kill()
         told = await client.end(cell)
         assert told.error == "KernelDied"

@@ -41,9 +41,7 @@ def test_a_link_ends_and_the_kernel_goes_on(server: Server, first: Relay) -> Non
     second, hello = server.link()
     assert hello["state"] == "idle"
     second.open()
-    msg_id, data = execute("nothing")
-    second.message(data)
-    second.until(lambda: second.is_idle(msg_id))
+    assert second.run("nothing") == ("", "ok")
     assert _children(server.process.pid) == kernel
 
 
@@ -67,9 +65,7 @@ def test_a_request_that_is_answered_meanwhile_is_told_to_the_next_link_once(
 
 def test_what_the_gateway_has_already_is_not_sent_again(server: Server, first: Relay) -> None:
     first.acknowledging.clear()
-    msg_id, data = execute("nothing")
-    first.message(data)
-    first.until(lambda: first.is_idle(msg_id))
+    assert first.run("nothing") == ("", "ok")
     last = first.heard[-1].sequence
     first.end()
     second, hello = server.link()
@@ -173,9 +169,7 @@ def test_a_new_link_takes_the_place_of_the_one_that_is_there(server: Server, fir
     second, _ = server.link()
     _until(lambda: not first.pump(0.05))
     second.open()
-    msg_id, data = execute("nothing")
-    second.message(data)
-    second.until(lambda: second.is_idle(msg_id))
+    assert second.run("nothing") == ("", "ok")
 
 
 def test_a_gateway_that_breaks_the_protocol_loses_its_link_and_nothing_else(
@@ -243,9 +237,7 @@ def test_who_comes_in_without_descriptors_costs_the_relay_nothing(server: Server
         for caller in callers:
             caller.close()
     _until(lambda: len(_descriptors(server.process.pid)) == len(before))
-    msg_id, data = execute("nothing")
-    first.message(data)
-    first.until(lambda: first.is_idle(msg_id))
+    assert first.run("nothing") == ("", "ok")
 
 
 def test_what_a_link_held_is_given_back(server: Server, first: Relay) -> None:

@@ -12,18 +12,13 @@ import pytest
 
 from gateway.link import ControlError, Inbox, Link, LinkClosedError
 from gateway.transport.base import Transport, TransportBrokenError
-from gateway.wire import framing, v1
+from gateway.wire import framing
 from gateway.wire.framing import Kind
 from tests.support.relay_double import RelayDouble
-from tests.unit.link.test_link import Listener
+from tests.unit.link.test_link import Listener, message
 
 WINDOW = 100_000
 MAX_MESSAGE = 5000
-
-
-def message(text: bytes) -> bytes:
-    """What is as long as a kernel message, which is all that a link looks at."""
-    return text.ljust(v1.MIN_SIZE, b".")
 
 
 class Relays:
@@ -52,8 +47,10 @@ class Relays:
 
 
 @asynccontextmanager
-async def linked(adopt: bool = False, **options: Any) -> AsyncIterator[tuple[Link, Relays, Listener]]:
-    relays, listener = Relays(), Listener()
+async def linked(
+    adopt: bool = False, relays: Relays | None = None, **options: Any
+) -> AsyncIterator[tuple[Link, Relays, Listener]]:
+    relays, listener = relays or Relays(), Listener()
     link = Link(
         None if adopt else relays.first.transport,
         listener,
@@ -76,6 +73,13 @@ async def opened(link: Link, relay: RelayDouble, session: str = "a session") -> 
     await relay.hear(Kind.OPEN)
     relay.say_opened(route.number)
     return route, inbox
+
+
+async def take_two(inbox: Inbox) -> list[tuple[int, bytes]]:
+    heard = await inbox.take()
+    while len(heard) < 2:
+        heard += await inbox.take()
+    return heard
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -125,9 +129,7 @@ async def test_what_has_not_arrived_goes_again_over_the_next_stream_and_nothing_
         second.say(Kind.MESSAGE, 1, message(b"kept"), 4)
         second.say_opened(1)
         second.say_message(message(b"new"))
-        heard = await inbox.take()
-        while len(heard) < 2:
-            heard += await inbox.take()
+        heard = await take_two(inbox)
         assert heard == [(4, message(b"kept")), (6, message(b"new"))]
         assert await route.send(message(b"d")) == 4
 
@@ -289,20 +291,12 @@ async def test_a_stream_that_comes_too_late_is_given_back():
 
         late = RelayDouble()
 
-    relays = Late()
-    link = Link(
-        relays.first.transport,
-        Listener(),
-        window=WINDOW,
-        max_message=MAX_MESSAGE,
-        reconnect=relays.reconnect,
-    )
-    link.start()
-    relays.first.say_hello()
-    relays.first.end()
-    await until(lambda: relays.attempts)
-    await link.close()
-    assert relays.late.transport.closed
+    late = Late()
+    async with linked(relays=late) as (_, relays, _):
+        relays.first.say_hello()
+        relays.first.end()
+        await until(lambda: relays.attempts)
+    assert late.late.transport.closed
 
 
 @pytest.mark.gen_test
@@ -331,9 +325,7 @@ async def test_a_relay_that_is_adopted_goes_on_from_where_its_last_gateway_left_
         relay.say(Kind.MESSAGE, 1, message(b"kept"), 6)
         relay.say_opened(1)
         relay.say_message(message(b"new"))
-        heard = await inbox.take()
-        while len(heard) < 2:
-            heard += await inbox.take()
+        heard = await take_two(inbox)
         assert [number for number, _ in heard] == [6, 8]
 
 
