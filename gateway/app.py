@@ -84,6 +84,7 @@ class JupyterGateway(StrictApp):
     }
     subcommands = {
         "doctor": ("gateway.app_doctor.Doctor", "Show whether sandboxes can be made here and are isolated."),
+        "pod": ("gateway.app_pod.Pod", "Print the pod that a kernel gets on Kubernetes."),
     }
 
     ip = Unicode("127.0.0.1", config=True, help="The address to listen on; empty: every address.")

@@ -28,6 +28,9 @@ class StrictApp(JupyterApp):
 
     raise_config_file_errors = True
 
+    #: What the words beside options are, for a command that takes some; "" where there are to be none.
+    takes = ""
+
     @catch_config_error
     def parse_command_line(self, argv: list[str] | None = None) -> None:
         """As in traitlets; unknown options are an `ArgumentError`, which ends the program with its text."""
@@ -35,7 +38,7 @@ class StrictApp(JupyterApp):
         if not (given and given[0] in self.subcommands):
             self._check_arguments(given[: given.index("--")] if "--" in given else given)
         super().parse_command_line(given)
-        if self.extra_args:
+        if self.extra_args and not self.takes:
             self._refuse_late_command(self.extra_args)
             known = [*self.subcommands, *self._options()]
             raise ArgumentError(

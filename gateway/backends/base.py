@@ -125,6 +125,9 @@ class Backend(abc.ABC):
     name: str
     survives_gateway: bool
 
+    #: The interpreter that a plain `python` in a kernelspec's argv stands for, as its sandbox sees it.
+    python: str
+
     #: Set by the application before `start`: (host, port) pairs on which the gateway listens, which no
     #: sandbox may reach, and files of the gateway's own (configuration, token, keys), which none may see.
     listeners: Sequence[tuple[str, int]] = ()

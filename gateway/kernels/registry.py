@@ -125,20 +125,23 @@ class Kernels(LoggingConfigurable):
         self.kernelspecs.get(name)
         if 0 < self.max_kernels <= len(self._kernels) + len(self._ending):
             raise TooManyKernelsError(self.max_kernels)
-        kernel = self._enter(self._launch(str(uuid.uuid4()), name, env, owner))
+        kernel = self._enter(self.launch(str(uuid.uuid4()), name, env, owner))
         kernel.start()
         return kernel
 
     def _adopt(self, sandbox: Sandbox) -> None:
         try:
-            launch = self._launch(sandbox.kernel_id, sandbox.spec_name, {}, sandbox.owner)
+            launch = self.launch(sandbox.kernel_id, sandbox.spec_name, {}, sandbox.owner)
         except KernelError as error:
             self.log.warning("kernel %s is adopted without a kernelspec: %s", sandbox.kernel_id, error)
             launch = _without_spec(sandbox)
         self._enter(launch).adopt(sandbox)
 
-    def _launch(self, kernel_id: str, name: str, env: Mapping[str, str], owner: str) -> Launch:
-        """Raises `NoSuchKernelSpecError` or `BadKernelSpecError`."""
+    def launch(self, kernel_id: str, name: str, env: Mapping[str, str], owner: str) -> Launch:
+        """What a kernel of that kernelspec is started with.
+
+        Raises `NoSuchKernelSpecError` or `BadKernelSpecError`.
+        """
         spec = self.kernelspecs.get(name)
         settings = spec.metadata.get("sandbox", {})
         if not isinstance(settings, dict):
@@ -146,7 +149,7 @@ class Kernels(LoggingConfigurable):
         request = SandboxRequest(
             kernel_id=kernel_id,
             spec_name=name,
-            argv=specs.command(name, spec),
+            argv=specs.command(name, spec, self.backend.python),
             resource_dir=spec.resource_dir,
             settings=settings,
             owner=owner,

@@ -88,16 +88,17 @@ class KernelSpecs(LoggingConfigurable):
         return seen
 
 
-def command(name: str, spec: KernelSpec) -> list[str]:
+def command(name: str, spec: KernelSpec, python: str) -> list[str]:
     """The kernelspec's argv with `{resource_dir}` and `{prefix}` filled in; `{connection_file}` stays.
 
-    Raises `BadKernelSpecError` where it is empty.
+    `python` is the interpreter that a plain `python` stands for. Raises `BadKernelSpecError` where argv is
+    empty.
     """
     argv = [str(part) for part in spec.argv]
     if not argv:
         raise BadKernelSpecError(f"The kernelspec {name!r} has no argv. Its kernel.json needs one.")
     if argv[0] in _PYTHONS:
-        argv[0] = sys.executable
+        argv[0] = python
     known = {"resource_dir": spec.resource_dir, "prefix": sys.prefix}
     for key, value in known.items():
         argv = [part.replace("{" + key + "}", value) for part in argv]

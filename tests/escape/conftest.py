@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from gateway.backends.bubblewrap import BubblewrapBackend
-from gateway.backends.bubblewrap.limits import parse_size
 from gateway.backends.bubblewrap.syscalls import NUMBERS
+from gateway.backends.sizes import parse_size
 from tests.escape import control, reach, sandboxed
 from tests.escape.probes import __main__ as _  # noqa: F401  (fills the table)
 from tests.escape.probes.place import namespaces

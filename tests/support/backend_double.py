@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -40,6 +41,7 @@ class SandboxDouble(Sandbox):
 class BackendDouble(Backend):
     name = "double"
     survives_gateway = False
+    python = sys.executable
 
     def __init__(self) -> None:
         self.sandboxes: asyncio.Queue[SandboxDouble] = asyncio.Queue()

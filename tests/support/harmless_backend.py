@@ -30,6 +30,7 @@ class HarmlessBackend(LoggingConfigurable, Backend, metaclass=_Meta):  # type: i
 
     name = "harmless"
     survives_gateway = False
+    python = sys.executable
 
     trouble = Unicode("", config=True, help="What is wrong with this machine.")
     unsure = Bool(False, config=True, help="Whether that cannot be told.")

@@ -82,6 +82,7 @@ class SurvivorSandbox(Sandbox):
 class SurvivorBackend(Backend):
     name = "survivor"
     survives_gateway = True
+    python = sys.executable
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

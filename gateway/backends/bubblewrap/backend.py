@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import dataclasses
 import os
@@ -13,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from traitlets import Float, Int, List, TraitError, TraitType, Tuple, Unicode, default, validate
+from traitlets import Float, Int, List, Tuple, Unicode, default, validate
 from traitlets.config import LoggingConfigurable
-from traitlets.traitlets import MetaHasTraits
 
 from ...relay import command as relay_command
 from ..base import (
@@ -28,39 +26,20 @@ from ..base import (
     SandboxRequest,
     SpecError,
 )
+from ..sizes import MIB
+from ..traits import BackendMeta, Size, check_limit
 from . import cgroups, diagnosis, limits, relay, selfcheck, settings, visible
 from .instance import default_runtime_dir
 from .launcher import Launcher, refusal
-from .limits import MIB, Limits
+from .limits import Limits
 
 
-class Size(TraitType[int, "int | str"]):
-    """Bytes: a number, or a text such as `512MiB`."""
-
-    info_text = "a number of bytes or a text such as '512MiB' (KiB, MiB, GiB)"
-
-    def validate(self, obj: Any, value: object) -> int:
-        try:
-            return limits.parse_size(value)
-        except ValueError:
-            self.error(obj, value)
-
-    def from_string(self, s: str) -> int:
-        try:
-            return limits.parse_size(s)
-        except ValueError as error:
-            raise TraitError(f"{self.name} {error}, not {s!r}") from None
-
-
-class _Meta(abc.ABCMeta, MetaHasTraits):
-    """Both bases have a metaclass; this is theirs together."""
-
-
-class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
+class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
     """Sandboxes on this machine; the package's docstring says how it is made up."""
 
     name = "bubblewrap"
     survives_gateway = False
+    python = sys.executable
 
     memory = Size(1024 * MIB, config=True, help="Memory of a sandbox: bytes, or a text such as 512MiB.")
     processes = Int(256, config=True, help="Processes and threads in a sandbox.")
@@ -104,12 +83,7 @@ class BubblewrapBackend(LoggingConfigurable, Backend, metaclass=_Meta):
 
     @validate("memory", "processes", "cpus", "file_size", "open_files", "tmp_size", "home_size", "life")
     def _can_work(self, proposal: Any) -> Any:
-        name = proposal["trait"].name
-        try:
-            settings.check_least(name, proposal["value"])
-        except ValueError as error:
-            raise TraitError(f"BubblewrapBackend.{name} {error}, not {proposal['value']}") from None
-        return proposal["value"]
+        return check_limit(self, proposal)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -9,37 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import resource
 from collections.abc import Collection
 
 from ..base import LimitReport
-
-MIB = 1024 * 1024
-_UNITS = {"": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
-_SIZE = re.compile(r"(\d{1,15})\s?(KiB|MiB|GiB)?")
+from ..sizes import MIB, format_size
 
 #: Address space beyond `memory` that a process may reserve where only rlimits bound its memory. V8 reserves
 #: 10 GiB for each WebAssembly memory, of which Node has a few, and the JVM gigabytes; they stay untouched.
 _RESERVED = 32 * 1024 * MIB
-
-
-def parse_size(value: object) -> int:
-    """Bytes from a number or a text such as `512MiB`; raises `ValueError` with what is allowed."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("must be a number of bytes or a text such as '512MiB' (KiB, MiB, GiB)")
-    return int(match[1]) * _UNITS[match[2] or ""]
-
-
-def format_size(size: int) -> str:
-    """The shortest exact text: `1 GiB`, `1536 MiB`, `1000 bytes`."""
-    for unit in ("GiB", "MiB", "KiB"):
-        if size >= _UNITS[unit] and size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]} {unit}"
-    return f"{size} bytes"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from ...transport.base import Transport
 from ..base import BackendError, Ending, Sandbox
+from ..sizes import format_size
 from . import command
 from .cgroups import Cgroup
-from .limits import Limits, format_size
+from .limits import Limits
 from .tree import Tree
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]

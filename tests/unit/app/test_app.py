@@ -259,7 +259,10 @@ def test_a_certificate_alone_lets_nobody_in_beyond_loopback(start: Start, certif
 def test_an_unknown_backend_is_an_error_that_names_those_there_are(start: Start) -> None:
     program = start(backend="bubblewarp")
     assert program.wait() == 1
-    assert "There is no backend 'bubblewarp'; there are: bubblewrap, harmless. Did you mean" in program.text
+    assert (
+        "There is no backend 'bubblewarp'; there are: bubblewrap, harmless, kubernetes. Did you mean"
+        in program.text
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from traitlets.config import Config
 
 from gateway.backends.base import BackendError
 from gateway.backends.bubblewrap import BubblewrapBackend
-from gateway.backends.bubblewrap.limits import MIB
+from gateway.backends.sizes import MIB
 from tests.conformance.backend.visit import request
 
 

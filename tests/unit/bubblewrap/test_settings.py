@@ -10,8 +10,9 @@ import pytest
 
 from gateway.backends.base import LimitReport, SpecError
 from gateway.backends.bubblewrap import endpoints, limits, settings
-from gateway.backends.bubblewrap.limits import MIB, Limits
+from gateway.backends.bubblewrap.limits import Limits
 from gateway.backends.bubblewrap.settings import Bind
+from gateway.backends.sizes import MIB, format_size
 
 BOUNDS = Limits(
     memory=1024 * MIB,
@@ -26,7 +27,7 @@ BOUNDS = Limits(
 
 
 def test_without_settings_the_configured_limits_hold() -> None:
-    assert settings.read({}, BOUNDS, []) == (BOUNDS, ())
+    assert settings.read({}, BOUNDS, []) == (BOUNDS, [])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_without_a_data_root_the_refusal_names_the_setting(root: Path) -> None:
     ("size", "text"), [(1 << 30, "1 GiB"), (3 * MIB // 2, "1536 KiB"), (1000, "1000 bytes"), (0, "0 bytes")]
 )
 def test_sizes_are_told_exactly(size: int, text: str) -> None:
-    assert limits.format_size(size) == text
+    assert format_size(size) == text
 
 
 def test_rlimits_stand_in_for_memory_only_without_its_cgroup() -> None:

@@ -329,9 +329,9 @@ def test_a_kernelspec_that_cannot_be_read_hides_no_other(folder):
 
 def test_the_command_has_its_folders_filled_in_and_keeps_the_connection_file():
     spec = KernelSpec(argv=["/k", "{resource_dir}/a", "{connection_file}", "{other}"], resource_dir="/r")
-    assert specs.command("spec", spec) == ["/k", "/r/a", "{connection_file}", "{other}"]
+    assert specs.command("spec", spec, "/p") == ["/k", "/r/a", "{connection_file}", "{other}"]
     with pytest.raises(BadKernelSpecError, match="no argv"):
-        specs.command("spec", KernelSpec(argv=[]))
+        specs.command("spec", KernelSpec(argv=[]), "/p")
 
 
 def test_the_environment_is_filled_from_the_sandbox_and_the_request_and_nothing_else(monkeypatch):
@@ -344,3 +344,9 @@ def test_the_environment_is_filled_from_the_sandbox_and_the_request_and_nothing_
         "WHO": "me at /home/x",
         "NOT": "${SECRET}",
     }
+
+
+@pytest.mark.parametrize("name", ["python", "python3"])
+def test_a_plain_python_is_the_backends_interpreter(name):
+    spec = KernelSpec(argv=[name, "-m", "kernel", "{connection_file}"])
+    assert specs.command("spec", spec, "/p") == ["/p", "-m", "kernel", "{connection_file}"]

@@ -1,0 +1,16 @@
+"""Sandboxes that are pods: executors, one per kernel, in a namespace whose traffic is all denied.
+
+    gateway ==exec stream==> API server -> kubelet -> relay connect -- the relay, PID 1 -- the kernel
+
+| module | |
+|---|---|
+| `backend` | the contract of `backends.base`, and its configuration |
+| `podspec` | the pod, a pure function: the whole specification on one screen |
+| `settings`, `names` | what a kernelspec may ask for; labels, annotations and places |
+
+The pods outlive their gateway: `survives_gateway` is true.
+"""
+
+from .backend import KubernetesBackend
+
+__all__ = ["KubernetesBackend"]
