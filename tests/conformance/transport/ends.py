@@ -11,7 +11,10 @@ import asyncio
 import socket
 
 from gateway.transport.base import Transport
+from gateway.transport.kube_exec import ExecAddress, KubeExecTransport
 from gateway.transport.pipe import PipeTransport
+from tests.support import exec_server
+from tests.support.exec_server import Command, ExecServer
 
 
 class Peer(abc.ABC):
@@ -30,7 +33,7 @@ class Peer(abc.ABC):
 
     @abc.abstractmethod
     async def end(self) -> None:
-        """Say that nothing more will come, and go on reading."""
+        """Say that nothing more will come, and go on reading where the protocol lets it."""
 
     @abc.abstractmethod
     async def vanish(self) -> None:
@@ -47,6 +50,8 @@ class Ends(abc.ABC):
     name: str
     #: Whether the protocol has a half-close.
     half_close: bool
+    #: Whether the peer has one. Where not, its end is the end of the stream: nothing can be sent any more.
+    peer_half_close: bool
 
     @abc.abstractmethod
     async def open(self) -> tuple[Transport, Peer]:
@@ -86,6 +91,7 @@ class SocketPeer(Peer):
 
 class PipeEnds(Ends):
     half_close = True
+    peer_half_close = True
 
     def __init__(self, name: str, *, refuse: bool) -> None:
         self.name = name
@@ -96,7 +102,47 @@ class PipeEnds(Ends):
         return transport, SocketPeer(child)
 
 
+class ExecPeer(Peer):
+    """The command that the stand-in for an API server pretends to run; its end is an exit with 0."""
+
+    def __init__(self, server: ExecServer, command: Command) -> None:
+        self._server = server
+        self._command = command
+
+    async def write(self, data: bytes) -> None:
+        await self._command.write(data)
+
+    async def read(self, size: int) -> bytes:
+        return await self._command.read(size)
+
+    async def end(self) -> None:
+        await self._command.exit(0)
+
+    async def vanish(self) -> None:
+        self._command.cut()
+
+    async def close(self) -> None:
+        await self._command.exit(0)
+        self._server.close()
+
+
+class ExecEnds(Ends):
+    peer_half_close = False
+
+    def __init__(self, name: str, subprotocol: str, *, half_close: bool) -> None:
+        self.name = name
+        self.half_close = half_close
+        self._subprotocol = subprotocol
+
+    async def open(self) -> tuple[Transport, Peer]:
+        server = ExecServer(self._subprotocol)
+        transport = await KubeExecTransport.open(ExecAddress(server.url, "c", ["cat"]), within=5)
+        return transport, ExecPeer(server, await server.command())
+
+
 IMPLEMENTATIONS: list[Ends] = [
     PipeEnds("pipe", refuse=True),
     PipeEnds("pipe where Linux is older than 6.16", refuse=False),
+    ExecEnds("exec v5 (stand-in server)", exec_server.V5, half_close=True),
+    ExecEnds("exec v4 (stand-in server)", exec_server.V4, half_close=False),
 ]

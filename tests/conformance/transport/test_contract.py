@@ -258,12 +258,15 @@ async def test_the_half_close_ends_one_direction_behind_all_that_was_sent(ends: 
                 await call
 
 
-async def test_a_peer_that_has_ended_can_still_be_sent_to(ends: Ends) -> None:
-    if not ends.half_close:
-        return
+async def test_a_peer_that_has_ended_can_still_be_sent_to_where_it_has_a_half_close(ends: Ends) -> None:
     async with opened(ends) as (transport, peer):
         await peer.end()
         assert await transport.receive() == b""
+        if not ends.peer_half_close:
+            for call in (transport.send(b"x"), transport.send(b""), transport.send_eof()):
+                with pytest.raises(TransportBrokenError):
+                    await call
+            return
         await transport.send(b"answer")
         assert await peer.read(6) == b"answer"
 
