@@ -33,7 +33,7 @@ _COPY = re.compile(r"^COPY (?!--from)(.+) \S+$", re.MULTILINE)
 
 #: What a site sets for pip to fetch packages at all, beside `cert`.
 _PIP_SETTINGS = ("index-url", "extra-index-url", "proxy", "timeout", "retries", "trusted-host")
-_PIP_FILES = (Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf")
+PIP_FILES = (Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf")
 
 
 def version() -> str:
@@ -126,7 +126,7 @@ def _make(name: str, base: str, out: Path) -> bool:
 
 def _secrets(work: Path) -> list[str]:
     """buildah's options for what pip needs to know of this site. Nothing of it stays in the image."""
-    settings = pip_settings(os.environ, _PIP_FILES)
+    settings = pip_settings(os.environ, PIP_FILES)
     options = []
     if authorities := settings.get("cert"):
         options.append(f"--secret=id=ca.pem,src={authorities}")
@@ -138,9 +138,11 @@ def _secrets(work: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.images")
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="all where none is named")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all where none is named")
     parser.add_argument("--base", help="the image that they start from, in buildah's terms")
     arguments = parser.parse_args()
+    if unknown := {*arguments.names} - {*NAMES}:
+        parser.error(f"there is no image {', '.join(sorted(unknown))}, only {', '.join(NAMES)}")
     try:
         machine.ensure(machine.TO_IMAGES)
         for name, archive in build(arguments.names or NAMES, arguments.base).items():
