@@ -4,7 +4,7 @@
 
 Each is kept beside the cluster's parts, under a key of everything that it is built from; what is printed
 is where. The base is the cluster's own unless it is named, in buildah's terms (docker://..., or
-oci-archive:...). Nothing in the Dockerfiles needs buildah or this: CONTRIBUTING.md has a line for Docker.
+oci-archive:...). The Dockerfiles need neither buildah nor this: k8s/images/README.md has a line for Docker.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ NAMES = ("relay", "gateway", "executor")
 #: What a Dockerfile takes from the repository.
 _COPY = re.compile(r"^COPY (?!--from)(.+) \S+$", re.MULTILINE)
 
-#: What a site sets for pip to fetch packages at all, beside `cert`.
-_PIP_SETTINGS = ("index-url", "extra-index-url", "proxy", "timeout", "retries", "trusted-host")
+#: What a site sets for pip to fetch packages at all.
+_REACHING = ("index-url", "extra-index-url", "trusted-host", "proxy")
+_WAITING = ("default-timeout", "timeout", "retries")
 PIP_FILES = (Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf")
 
 
@@ -50,6 +51,8 @@ def reference(name: str) -> str:
 
 def build(names: Iterable[str] = NAMES, base: str | None = None) -> dict[str, Path]:
     """Name -> archive of each image, built where it is missing. Raises `SetupError`."""
+    if os.geteuid() != 0:
+        raise SetupError("Only root can build images here; k8s/images/README.md says what else builds them.")
     if base is None:
         folder = parts.build_one("base")
         base, base_key = f"oci-archive:{folder}/base.tar", folder.name
@@ -89,7 +92,7 @@ def pip_settings(environment: Mapping[str, str], files: Iterable[Path]) -> dict[
     parser = configparser.RawConfigParser()
     parser.read(files)
     found = {}
-    for name in (*_PIP_SETTINGS, "cert"):
+    for name in (*_REACHING, *_WAITING, "cert"):
         for section in ("global", "install"):
             if parser.has_option(section, name):
                 found[name] = parser.get(section, name)
@@ -107,20 +110,12 @@ def _make(name: str, base: str, out: Path) -> bool:
     environment = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
     with tempfile.TemporaryDirectory(dir=out) as work:
         buildah = ("buildah", f"--root={work}/root", f"--runroot={work}/run")
-        build = (
-            *("build", "--quiet", f"--tag={reference(name)}", f"--file={_dockerfile(name)}"),
-            *(
-                f"--build-arg=BASE={base}",
-                f"--build-arg=VERSION={version()}",
-                *_secrets(Path(work)),
-                str(ROOT),
-            ),
-        )
+        arguments = (f"--build-arg=BASE={base}", f"--build-arg=VERSION={version()}")
+        recipe = (f"--tag={reference(name)}", f"--file={_dockerfile(name)}")
+        build = ("build", "--quiet", *recipe, *arguments, *_secrets(Path(work)), str(ROOT))
         push = ("push", "--quiet", reference(name), f"oci-archive:{out}/{name}.tar:{reference(name)}")
-        remove = ("rmi", "--all", "--force")
         return all(
-            subprocess.run([*buildah, *words], env=environment).returncode == 0
-            for words in (build, push, remove)
+            subprocess.run([*buildah, *words], env=environment).returncode == 0 for words in (build, push)
         )
 
 
