@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Options of the gateway for `make serve`, for example ARGS=--port=9000.
 ARGS ?=
 
-.PHONY: serve test bench lock clean cluster-up cluster-down cluster-shell
+.PHONY: serve test bench lock clean cluster-up cluster-down cluster-shell images
 
 # The gateway with JupyterLab and the teaching kernel, on 127.0.0.1:8888 or the next free port.
 serve:
@@ -20,6 +20,10 @@ bench:
 # A real Kubernetes on this machine, until cluster-down; the shell has kubectl, helm and KUBECONFIG.
 cluster-up cluster-down cluster-shell:
 	@exec $(PYTHON) -m tools.cluster $(@:cluster-%=%)
+
+# The images of k8s/images, as archives; `make images NAMES="relay executor"` builds only these.
+images:
+	@exec $(PYTHON) -m tools.images $(NAMES)
 
 # Resolve every lock again; `make lock UPGRADE=--upgrade` takes newer versions.
 lock:

@@ -19,6 +19,8 @@ LOCKS = {
     "kernelspecs/python3/requirements.txt": ["kernelspecs/python3/requirements.in"],
     "requirements/bench-enterprise-gateway.txt": ["requirements/bench-enterprise-gateway.in"],
     "requirements/bench-kernel-gateway.txt": ["requirements/bench-kernel-gateway.in"],
+    "requirements/gateway.txt": ["setup.cfg", "requirements/gateway.in"],
+    "requirements/relay.txt": ["requirements/relay.in"],
     "requirements/serve.txt": ["setup.cfg", "requirements/serve.in"],
     "requirements/smoke.txt": ["setup.cfg", "--extra=test"],
     "requirements/test.txt": ["setup.cfg", "--extra=test", "requirements/test.in"],

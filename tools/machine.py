@@ -74,14 +74,16 @@ TO_TEST = (
     Package("r-cran-irkernel", lambda: Path("/usr/lib/R/site-library/IRkernel").exists()),
 )
 
+#: What the images need, with the base that they start from in the tests.
+TO_IMAGES = (program("mmdebstrap", "mmdebstrap"), program("buildah", "buildah"))
+
 #: What a Kubernetes for the tests needs beyond that, to be built and to run, but for Go.
 TO_CLUSTER = (
+    *TO_IMAGES,
     program("gcc", "gcc"),
     Package("libc6-dev", Path("/usr/include/stdio.h").exists),
     Package("libseccomp-dev", Path("/usr/include/seccomp.h").exists),
     program("pkg-config", "pkg-config"),
-    program("mmdebstrap", "mmdebstrap"),
-    program("buildah", "buildah"),
     program("openssl", "openssl"),
     program("iproute2", "ip"),
     program("iptables", "iptables", "ip6tables"),

@@ -5,10 +5,12 @@ It runs as::
     <python> -I -S <folder>/gateway/relay/__main__.py pipe <run_dir>            ends with its stdin
     <python> -I -S <folder>/gateway/relay/__main__.py serve <run_dir> <seconds> outlives its gateways
     <python> -I -S <folder>/gateway/relay/__main__.py connect <run_dir>         a gateway's way to the latter
+    <python> -I -S <folder>/gateway/relay/__main__.py install <other_folder>    copies <folder> there
 
 where `<folder>` (in a sandbox `/opt/relay`) holds what `command.parts` lists: this package,
-`gateway/wire`, `gateway/__init__.py`, and pyzmq. `-S` keeps the `site` module out, which would look through
-site-packages and costs as much as the rest of the interpreter's start. `<run_dir>` is where the kernel's
+`gateway/wire`, `gateway/__init__.py`, and pyzmq. (What k8s/images/relay makes of it holds an
+interpreter too.) `-S` keeps the `site` module out, which would look through site-packages and costs as
+much as the rest of the interpreter's start. `<run_dir>` is where the kernel's
 sockets and connection file go; the relay makes it, for its own user alone.
 
 The order of things is what makes a start fast: `boot` takes the wire, reads the first frames and
@@ -33,6 +35,7 @@ Who does what:
 | `life` | start, restart, interrupt, shutdown, death |
 | `commands` | which commands were done, and what was answered |
 | `relay`, `errors` | the link's frames, and everything above put together |
+| `install` | how the relay comes into an image that has none |
 | `command` | the gateway's side: what a sandbox has to show, and the relay's command |
 
 What comes from the kernel is whatever the user's code makes it: it may cost this sandbox its kernel,

@@ -27,7 +27,8 @@ _STDERR = 2
 PATIENCE = 0.02
 USAGE = """usage: relay pipe RUN_DIR           serve the link on stdin and stdout, and end with it
        relay serve RUN_DIR SECONDS  serve links that come by `connect`; end after SECONDS without one
-       relay connect RUN_DIR        be such a link, on stdin and stdout"""
+       relay connect RUN_DIR        be such a link, on stdin and stdout
+       relay install FOLDER         copy the relay into this folder"""
 _LOOK = 0.001
 
 
@@ -133,6 +134,10 @@ def main(arguments: list[str]) -> None:
             from .connect import connect
 
             connect(run_dir)
+        case ["install", folder]:
+            from .install import install
+
+            install(folder)
         case _:
             sys.exit(USAGE)
 

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,7 @@ _SMALL = "-s -w"
 _OLDEST_GO = 21
 
 _DEBIAN = "bookworm"
-_BASE_PACKAGES = "python3,python3-zmq,ca-certificates"
+_BASE_PACKAGES = "python3,python3-venv,python3-zmq,ca-certificates"
 
 
 def kubernetes_version() -> str:
@@ -206,34 +207,49 @@ def build() -> dict[str, Path]:
     return built
 
 
+def build_one(name: str) -> Path:
+    """The folder of this part, built where it is missing. Raises `SetupError`."""
+    return _build(next(part for part in parts() if part.name == name))
+
+
 def _build(part: Part) -> Path:
-    folder = part.folder
+    return keep(part.name, part.key(), f"The cluster's {part.name}", lambda out: _make(part, out))
+
+
+def keep(name: str, key: str, title: str, make: Callable[[Path], bool]) -> Path:
+    """The folder of this name and key, made where it is missing: whole, or `SetupError` is raised.
+
+    `make` fills the folder that it is given, which then gets its name, and says whether it could.
+    """
+    folder = cache() / f"{name}-{key}"
     if folder.exists():
         return folder
     cache().mkdir(parents=True, exist_ok=True)
     # Whoever comes second waits, and finds it made.
-    with (cache() / f"{part.name}.lock").open("w") as lock:
+    with (cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            _make(part, folder)
+            print(f"Building {name} ...", flush=True)
+            began = time.monotonic()
+            for unfinished in cache().glob(f".{name}-*"):
+                shutil.rmtree(unfinished)
+            out = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache()))
+            # Containers' users look into what is mounted from here.
+            out.chmod(0o755)
+            if not make(out):
+                shutil.rmtree(out)
+                raise SetupError(f"{title} could not be built; the reason is above.")
+            out.rename(folder)
+            print(f"... {name} took {time.monotonic() - began:.0f} s", flush=True)
     return folder
 
 
-def _make(part: Part, folder: Path) -> None:
-    print(f"Building {part.name} for the cluster ...", flush=True)
-    began = time.monotonic()
-    for unfinished in cache().glob(f".{part.name}-*"):
-        shutil.rmtree(unfinished)
-    out = Path(tempfile.mkdtemp(prefix=f".{part.name}-", dir=cache()))
-    # Containers' users look into what is mounted from here.
-    out.chmod(0o755)
+def _make(part: Part, out: Path) -> bool:
     # The machine's own flags and workspaces would build something else.
     environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "GOBIN": str(out), **part.environment}
     for command in part.commands:
         words = [word.replace("{out}", str(out)).replace("{here}", str(_HERE)) for word in command]
         place = out if part.module is None else _MODULES / part.module
         if subprocess.run(words, cwd=place, env=environment).returncode != 0:
-            shutil.rmtree(out)
-            raise SetupError(f"The cluster's {part.name} could not be built; the reason is above.")
-    out.rename(folder)
-    print(f"... {part.name} took {time.monotonic() - began:.0f} s", flush=True)
+            return False
+    return True

@@ -86,15 +86,24 @@ class Relay:
     """One relay process and its link. `frames` is everything it has said, in order."""
 
     def __init__(
-        self, folder: Path, run_dir: str, argv: Sequence[str] = (), *, command_name: str = "pipe"
+        self,
+        folder: Path,
+        run_dir: str,
+        argv: Sequence[str] = (),
+        *,
+        command_name: str = "pipe",
+        program: Sequence[str] | None = None,
     ) -> None:
-        """`command_name` may be `connect`: then the process is not the relay, but brings the link to one."""
+        """`command_name` may be `connect`: then the process is not the relay, but brings the link to one.
+
+        `program` takes the place of the relay in `folder`, run by this interpreter.
+        """
         ours, theirs = socket.socketpair()
         self.socket = ours
         self.log_path = Path(f"{run_dir}.{command_name}.stderr")
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*argv, *command.program(sys.executable, str(folder)), command_name, run_dir],
+                [*argv, *(program or command.program(sys.executable, str(folder))), command_name, run_dir],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=log,
