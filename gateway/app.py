@@ -178,6 +178,7 @@ class JupyterGateway(StrictApp):
     def make_backend(self) -> Backend:
         """The configured backend, not started. Raises `StartError`; `TraitError` for a wrong setting."""
         backend = self.backends.make(self.backend, self)
+        backend.environment = os.environ
         # Without a file for its key, that is in the certificate's. Certificates by themselves are no secret.
         own = [*self.loaded_config_files, self.token_file, self.keyfile or self.certfile]
         own_paths = [str(Path(path).absolute()) for path in own if path]

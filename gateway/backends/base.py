@@ -105,6 +105,14 @@ class Sandbox(abc.ABC):
     #: inside (PATH, HOME, LANG, ...). Never anything of the gateway's own environment.
     base_env: Mapping[str, str]
 
+    #: Members of CONTROL start by which the relay is to show that the sandbox is isolated, before its kernel
+    #: gets a request (protocol.md 1.5); none where the backend has shown it by itself.
+    proof: Mapping[str, object] = {}
+
+    async def explain(self, error: str) -> str:
+        """Why a start failed, a sentence of the relay's, with what the backend knows of it."""
+        return error
+
     @abc.abstractmethod
     async def connect(self) -> Transport:
         """A new stream to the relay. Where a sandbox ends with its gateway there is only one; a
@@ -127,6 +135,10 @@ class Backend(abc.ABC):
 
     #: The interpreter that a plain `python` in a kernelspec's argv stands for, as its sandbox sees it.
     python: str
+
+    #: The gateway's own environment, set by the application: where a backend's tools look for their
+    #: configuration. Nothing of it is for a sandbox.
+    environment: Mapping[str, str] = {}
 
     #: Set by the application before `start`: (host, port) pairs on which the gateway listens, which no
     #: sandbox may reach, and files of the gateway's own (configuration, token, keys), which none may see.

@@ -302,8 +302,11 @@ class Kernel:
             self._fail(f"The kernel did not start: {ending.reason}.")
             return
         except (BackendError, TransportError, LinkError) as error:
+            reason = str(error)
+            if self._sandbox is not None:
+                reason = await self._sandbox.explain(reason)
             await self._tear_down()
-            self._fail(f"The kernel did not start: {error}")
+            self._fail(f"The kernel did not start: {reason}")
             return
         except BaseException:
             await self._tear_down()

@@ -43,4 +43,5 @@ class Launch:
             "interrupt_mode": self.interrupt_mode,
             "transport": self.transport,
             "sign": self.sign,
+            **sandbox.proof,
         }

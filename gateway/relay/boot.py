@@ -163,7 +163,7 @@ def pipe(run_dir: str) -> None:
     boot = read_first(reading)
     if boot.command is not None:
         try:
-            boot.launch = launching.Launch(boot.command)
+            boot.launch = launching.Launch(boot.command, {})
             boot.running = launching.run(boot.launch, run_dir, 1)
         except LaunchError as error:
             boot.error = str(error)

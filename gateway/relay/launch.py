@@ -21,9 +21,10 @@ _LONGEST_NAME = "/k99999-5"
 class Launch:
     """A valid start command. Raises `LaunchError` that names the member at fault."""
 
-    def __init__(self, members: dict[str, object]) -> None:
+    def __init__(self, members: dict[str, object], environment: dict[str, str]) -> None:
+        """`environment` is what the sandbox itself gives its kernel; the command's goes before it."""
         self.argv = _texts(members.get("argv"))
-        self.env = _environment(members.get("env"))
+        self.env = {**environment, **_environment(members.get("env"))}
         self.cwd = members.get("cwd")
         self.interrupt_mode = members.get("interrupt_mode", "signal")
         self.transport = members.get("transport", "ipc")

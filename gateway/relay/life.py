@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .boot import Boot
 from .inbound import Inbound
@@ -27,6 +27,9 @@ from .output import Output
 from .process import KernelProcess, LaunchError, reap
 from .readiness import Readiness
 from .taps import Taps
+
+if TYPE_CHECKING:
+    from .proof import Proof
 
 #: Seconds between two looks for the kernel's sockets: they are what its start waits for, and its end.
 LOOK = 0.002
@@ -58,7 +61,16 @@ class Gateway:
 class Life(Listener):
     """One kernel from its start to the relay's end; the module's docstring is the theory."""
 
-    def __init__(self, loop: Loop, gateway: Gateway, taps: Taps, inbound: Inbound, run_dir: str) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        gateway: Gateway,
+        taps: Taps,
+        inbound: Inbound,
+        run_dir: str,
+        environment: dict[str, str],
+    ) -> None:
+        """`environment` is what a kernel gets beneath that of its start."""
         self.phase = "nothing"
         self.process: KernelProcess | None = None
         self._loop = loop
@@ -66,11 +78,15 @@ class Life(Listener):
         self._taps = taps
         self._inbound = inbound
         self._run_dir = run_dir
+        self._environment = environment
         self._launch: Launch | None = None
         self._running: Running | None = None
         self._output: Output | None = None
         self._memory = MemoryWatch()
         self._readiness: Readiness | None = None
+        #: Runs, where the start asked for one; whether the kernel may be used as far as it is concerned.
+        self._proof: Proof | None = None
+        self._is_proven = True
         self._generation = 1
         self._next: Callable[[], None] | None = None
         #: CONTROLs that wait: for a kernel that is ready, or for one that has ended.
@@ -101,7 +117,8 @@ class Life(Listener):
             return
         self._starting.append(number)
         try:
-            self._launch = Launch(command)
+            self._launch = Launch(command, self._environment)
+            self._begin_proof(command)
         except LaunchError as error:
             self._failed(str(error))
         else:
@@ -159,6 +176,33 @@ class Life(Listener):
         else:
             self._kill_at_shutdown()
 
+    # -- the proof of isolation ---------------------------------------------------------------------
+
+    def _begin_proof(self, command: dict[str, Any]) -> None:
+        if "canary" not in command:
+            return
+        # Only a sandbox with a network has one to be shown shut.
+        from .proof import Proof
+
+        self._is_proven = False
+        try:
+            self._proof = Proof(self._loop, command["canary"], self._on_proof)
+        except ValueError as error:
+            self._launch = None
+            raise LaunchError(f"A kernel cannot start: {error}") from None
+
+    def _on_proof(self, error: str) -> None:
+        self._proof = None
+        if not error:
+            self._is_proven = True
+            self._follow_readiness()
+            return
+        # It starts nothing any more.
+        self._launch = None
+        reason = f"The sandbox is not isolated: {error}."
+        self._inbound.ready = False
+        self._end_processes(lambda: self._failed(reason))
+
     # -- booting ------------------------------------------------------------------------------------
 
     def _begin_next(self) -> None:
@@ -202,6 +246,8 @@ class Life(Listener):
             return
         if readiness.ready:
             self._loop.cancel("ask")
+            if not self._is_proven:
+                return
             self.phase = "ready"
             self._taps.serving = True
             self._gateway.state("idle")

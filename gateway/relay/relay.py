@@ -55,8 +55,17 @@ _PR_SET_DUMPABLE = 4
 class Relay(Gateway):
     """One relay. `gateway` in the other modules' terms: it implements `life.Gateway`."""
 
-    def __init__(self, run_dir: str, boot: Boot, patience: float | None = None) -> None:
-        """`patience`: seconds without a link after which the relay ends; None: it ends with its first one."""
+    def __init__(
+        self,
+        run_dir: str,
+        boot: Boot,
+        patience: float | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """`patience`: seconds without a link after which the relay ends; None: it ends with its first one.
+
+        `environment` is what its sandbox gives a kernel, beneath that of its start.
+        """
         self._stream = os.urandom(16).hex()
         self._state = self._told_state = "starting"
         self._acknowledged = 0
@@ -78,7 +87,7 @@ class Relay(Gateway):
         self._inbound = Inbound(self._outbox, self._requests, self._voice, self._note)
         self._outbound = Outbound(self._outbox, self._requests, self._inbound, self._voice, self._note)
         self._taps = Taps(self.loop, self._inbound, self._outbound, self._outbox, self._writer)
-        self._life = Life(self.loop, self, self._taps, self._inbound, run_dir)
+        self._life = Life(self.loop, self, self._taps, self._inbound, run_dir, environment or {})
         self._outbound.listener = self._life
 
     # -- life of the link ---------------------------------------------------------------------------
@@ -395,9 +404,14 @@ def run_server(run_dir: str, patience: float) -> None:
     # Its socket module costs some ms, which a relay with one link has no use for.
     from .door import Door
 
-    relay = Relay(run_dir, Boot(), patience)
+    relay = Relay(run_dir, Boot(), patience, _own_environment())
     Door(run_dir, relay.loop, relay.take, relay.end_link)
     _run(relay)
+
+
+def _own_environment() -> dict[str, str]:
+    """What the image of this sandbox says, such as PATH; the kubelet adds where the API server is."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
 
 
 def _run(relay: Relay) -> None:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, validate
+from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, default, validate
 from traitlets.config import LoggingConfigurable
 
-from ..base import Backend, BackendError, LimitReport, Sandbox, SandboxRequest, SpecError
+from ... import __version__
+from ..base import (
+    Backend,
+    BackendError,
+    CapacityError,
+    IsolationError,
+    LimitReport,
+    Sandbox,
+    SandboxRequest,
+    SpecError,
+)
 from ..sizes import MIB, format_size
 from ..traits import BackendMeta, Size, check_limit
-from . import names, podspec, settings
-from .settings import Limits, Pod, Settings
+from . import names, podspec, reasons, settings
+from .api import Api, ApiError
+from .checks import Look, additional, as_start_member, before_anything_runs, policy_check
+from .proof import Canary, Controls, find_canary
+from .sandbox import KubernetesSandbox, Log
+from .settings import Asked, Limits, Pod, Settings
+from .watch import PodWatch
 
 _IMAGES = "localhost/jupyter-sandbox-gateway"
 
@@ -41,10 +57,14 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         "in one namespace need two values.",
     )
     image = Unicode(
-        f"{_IMAGES}/executor:1", config=True, help="The image of kernelspecs that name none themselves."
+        f"{_IMAGES}/executor:{__version__}",
+        config=True,
+        help="The image of kernelspecs that name none themselves.",
     )
     relay_image = Unicode(
-        f"{_IMAGES}/relay:1", config=True, help="The image from which the relay is put into the pods."
+        f"{_IMAGES}/relay:{__version__}",
+        config=True,
+        help="The image from which the relay is put into the pods.",
     )
     image_pull_policy = Enum(
         ["IfNotPresent", "Always", "Never"], "IfNotPresent", config=True, help="When images are pulled."
@@ -65,6 +85,29 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
     tmp_size = Size(256 * MIB, config=True, help="Size of /tmp; beyond it the pod is evicted.")
     home_size = Size(256 * MIB, config=True, help="Size of the home; beyond it the pod is evicted.")
     life = Float(86400.0, config=True, help="Seconds after which a pod is ended.")
+
+    kubeconfig = Unicode(
+        config=True,
+        help="The kubeconfig that says where the cluster is and who the gateway is there; several as in "
+        "$KUBECONFIG, which is the default. Empty: the service account of the gateway's pod, else "
+        "~/.kube/config.",
+    )
+    context = Unicode("", config=True, help="The kubeconfig's context; empty: its current one.")
+    policy = Unicode("executor-deny-all", config=True, help="The name of the deny-all NetworkPolicy.")
+    canary = Unicode(
+        "integr8scode-gateway/canary", config=True, help="The namespace and the service of the canary."
+    )
+    control_age = Float(
+        300.0, config=True, help="Seconds for which it counts that a control has reached the canary."
+    )
+    policy_timeout = Float(
+        10.0, config=True, help="Seconds after a pod's start within which the policy has to bind."
+    )
+    start_timeout = Float(120.0, config=True, help="Seconds that a pod may take until it runs.")
+
+    @default("kubeconfig")
+    def _default_kubeconfig(self) -> str:
+        return self.environment.get("KUBECONFIG", "")
 
     @validate("memory", "memory_request", "cpus", "cpu_request", "tmp_size", "home_size", "life")
     def _can_work(self, proposal: Any) -> Any:
@@ -106,11 +149,30 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
             )
         return labels
 
-    @validate("orphan_timeout")
-    def _positive(self, proposal: Any) -> Any:
-        if proposal["value"] < 1:
-            raise TraitError(f"KubernetesBackend.orphan_timeout must be at least 1, not {proposal['value']}")
+    @validate("canary")
+    def _has_two_names(self, proposal: Any) -> Any:
+        parts = proposal["value"].split("/")
+        if len(parts) != 2 or not all(settings.is_name(part) for part in parts):
+            raise TraitError(
+                "KubernetesBackend.canary must be a namespace and a service, such as "
+                f"'integr8scode-gateway/canary', not {proposal['value']!r}"
+            )
         return proposal["value"]
+
+    @validate("orphan_timeout", "control_age", "policy_timeout", "start_timeout")
+    def _positive(self, proposal: Any) -> Any:
+        if not proposal["value"] >= 1:
+            name = proposal["trait"].name
+            raise TraitError(f"KubernetesBackend.{name} must be at least 1, not {proposal['value']}")
+        return proposal["value"]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._api: Api | None = None
+        self._controls: Controls | None = None
+        self._watch: PodWatch | None = None
+        self._sandboxes: dict[str, KubernetesSandbox] = {}
+        self._sweeping: set[asyncio.Task[None]] = set()
 
     def pod(self, request: SandboxRequest) -> Pod:
         """The executor for this request, as the API server is given it. Raises `SpecError`."""
@@ -124,17 +186,62 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         asked = settings.read(request.settings, configured)
         return podspec.executor(kernel_id, request.spec_name, request.owner, asked, configured)
 
+    # -- the contract -------------------------------------------------------------------------------
+
     async def start(self) -> None:
-        raise BackendError("This backend cannot start yet.")
+        if self._api is not None:
+            raise RuntimeError("this backend has been started")
+        try:
+            self._api = await Api.connect(self.kubeconfig, self.context)
+            await self._get_ready(self._api)
+        except BaseException:
+            await self.close()
+            raise
 
     async def create(self, request: SandboxRequest) -> Sandbox:
-        raise BackendError("The backend has not been started.")
+        if self._api is None or self._controls is None:
+            raise BackendError("The backend has not been started.")
+        pod = self.pod(request)
+        asked = settings.read(request.settings, self._settings())
+        name = pod["metadata"]["name"]
+        if name in self._sandboxes:
+            raise BackendError(f"The kernel {request.kernel_id} has a sandbox already.")
+        sandbox = self._sandboxes[name] = self._found(pod)
+        proving = asyncio.create_task(self._prove(self._api, self._controls, asked))
+        try:
+            await self._api.create(self._pods, pod)
+            await sandbox.running(self.start_timeout)
+            sandbox.proof = {"canary": as_start_member(await proving, self.policy_timeout)}
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                self._forget(name)
+                raise BackendError(f"The kernel {request.kernel_id} has a sandbox already.") from error
+            await asyncio.shield(sandbox.destroy())
+            raise _refused(error) from error
+        except BaseException:
+            await asyncio.shield(sandbox.destroy())
+            raise
+        finally:
+            proving.cancel()
+            await asyncio.gather(proving, return_exceptions=True)
+        return sandbox
 
     async def list(self) -> Sequence[Sandbox]:
-        return []
+        return [sandbox for sandbox in self._sandboxes.values() if sandbox.lives]
 
     async def close(self) -> None:
-        pass
+        if self._watch is not None:
+            await self._watch.close()
+            self._watch = None
+        for sandbox in self._sandboxes.values():
+            sandbox.let_go()
+        self._sandboxes.clear()
+        for task in self._sweeping:
+            task.cancel()
+        await asyncio.gather(*self._sweeping, return_exceptions=True)
+        if self._api is not None:
+            await self._api.close()
+            self._api = self._controls = None
 
     def describe_limits(self) -> Sequence[LimitReport]:
         return [
@@ -150,3 +257,95 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         limits = Limits(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Limits)})
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)[:-1]}
         return Settings(**own, limits=limits)
+
+    # -- inner workings -----------------------------------------------------------------------------
+
+    @property
+    def _pods(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    def _look(self, api: Api) -> Look:
+        namespace, _, service = self.canary.partition("/")
+        return Look(api, self._settings(), self.policy, (namespace, service))
+
+    async def _get_ready(self, api: Api) -> None:
+        """Follow the pods, prove isolation, and take over what an earlier gateway has left."""
+        self._controls = Controls(api, self._settings(), self._pods, self.control_age, self.log)
+        self._watch = PodWatch(api, self._pods, f"{names.INSTANCE}={self.instance}", self._told, self.log)
+        await self._watch.start()
+        look = self._look(api)
+        async for check in before_anything_runs(look, self._controls):
+            if not check.ok:
+                raise IsolationError(f"{check.detail} {check.remedy}".strip())
+        for name in await additional(look):
+            self.log.warning("the network policy %s selects executors, too; what it opens is open", name)
+        for name, pod in self._watch.pods.items():
+            if names.KERNEL_ID in pod["metadata"]["labels"] and reasons.is_running(pod):
+                self._sandboxes[name] = self._found(pod)
+            elif not self._controls.knows(name):
+                self._sweep(api, name)
+
+    def _found(self, pod: Pod) -> KubernetesSandbox:
+        assert self._api is not None
+        path = f"{self._pods}/{pod['metadata']['name']}"
+        return KubernetesSandbox(self._api, path, pod, self._explain, self.log)
+
+    def _told(self, pod: Pod, deleted: bool) -> None:
+        name = pod["metadata"]["name"]
+        sandbox = self._sandboxes.get(name)
+        if sandbox is not None:
+            sandbox.told(pod, deleted)
+            if deleted:
+                del self._sandboxes[name]
+        elif self._controls is not None:
+            self._controls.told(pod)
+
+    def _forget(self, name: str) -> None:
+        self._sandboxes.pop(name).let_go()
+
+    def _sweep(self, api: Api, name: str) -> None:
+        """Delete an orphan: what an earlier gateway has left and cannot be gone on with."""
+        self.log.info("the pod %s was left by an earlier gateway and is deleted", name)
+        task = asyncio.create_task(_delete(api, f"{self._pods}/{name}", self.log))
+        self._sweeping.add(task)
+        task.add_done_callback(self._sweeping.discard)
+
+    async def _prove(self, api: Api, controls: Controls, asked: Asked) -> Canary:
+        namespace, _, service = self.canary.partition("/")
+        canary = await find_canary(api, namespace, service)
+        await controls.show(asked, canary)
+        return canary
+
+    async def _explain(self, error: str) -> str:
+        """A relay that is not isolated knows what it reached; the cluster, what may have opened the way."""
+        if "is not isolated" not in error or self._api is None:
+            return error
+        look = self._look(self._api)
+        try:
+            policy, others = await policy_check(look), await additional(look)
+        except ApiError:
+            return error
+        if not policy.ok:
+            return f"{error} {policy.detail} {policy.remedy}"
+        if others:
+            return f"{error} Beside the policy that denies all, these select executors: {', '.join(others)}."
+        return (
+            f"{error} The policy that denies all is there, and no other selects executors: the cluster's "
+            "network does not enforce policies (K3s' Flannel, for one, does not). Install a CNI that "
+            "does, such as Calico or Cilium."
+        )
+
+
+async def _delete(api: Api, path: str, log: Log) -> None:
+    try:
+        await api.delete(path, 0)
+    except ApiError as error:
+        log.warning("an orphan cannot be deleted: %s", error)
+
+
+def _refused(error: ApiError) -> BackendError:
+    """What the API server's answer to a new pod is to the client."""
+    sentence = reasons.refusal(error)
+    if "exceeded quota" in str(error) or error.passing:
+        return CapacityError(sentence)
+    return SpecError(sentence) if error.status in (403, 422) else BackendError(sentence)

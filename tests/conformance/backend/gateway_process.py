@@ -21,9 +21,10 @@ from tests.conformance.backend.visit import STAY, Visit, request
 async def main(name: str, folder: str, count: int) -> None:
     backend = kinds.kind(name).make(Path(folder))
     await backend.start()
-    sandboxes = [await backend.create(request()) for _ in range(count)]
+    sandboxes = [await backend.create(request(backend)) for _ in range(count)]
     if not backend.survives_gateway:
-        visits = [await Visit.start(sandbox, STAY) for sandbox in sandboxes]
+        argv = request(backend, STAY).argv
+        visits = [await Visit.start(sandbox, argv) for sandbox in sandboxes]
         for visit in visits:
             await visit.until(lambda visit=visit: "here" in visit.lines)  # type: ignore[misc]
     print(json.dumps([sandbox.kernel_id for sandbox in sandboxes]), flush=True)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.backends.base import Backend
 from gateway.backends.bubblewrap import BubblewrapBackend
+from tests.conformance.backend import traces
 from tests.support.survivor import SurvivorBackend
 
 LOG = logging.getLogger("tests.backend")
+
+
+class Left(NamedTuple):
+    """What there is of a backend's sandboxes, and of what it needs for them."""
+
+    running: set[str]
+    descriptors: int
+    files: set[str]
 
 
 class BackendKind(NamedTuple):
@@ -21,6 +31,16 @@ class BackendKind(NamedTuple):
     make: Callable[..., Backend]
     #: Whether it is one for users.
     isolates: bool
+    #: What runs for this process's gateways, by names that nothing later has.
+    running: Callable[[], set[str]] = lambda: traces.descendants(os.getpid())
+    descriptors: Callable[[], int] = traces.descriptors
+    #: Seconds of a life that is over soon and long enough for a start; and for an end to be noticed.
+    short_life: int = 1
+    soon: float = traces.SOON
+
+    def left(self, folder: Path) -> Left:
+        """What is there now."""
+        return Left(self.running(), self.descriptors(), traces.files(folder))
 
 
 def _bubblewrap(folder: Path, **traits: Any) -> Backend:

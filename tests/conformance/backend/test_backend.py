@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import sys
 import uuid
 from pathlib import Path
 
@@ -18,7 +17,16 @@ from tests.conformance.backend import traces
 from tests.conformance.backend.conftest import Started
 from tests.conformance.backend.gateways import gateway_process
 from tests.conformance.backend.kinds import BackendKind
-from tests.conformance.backend.visit import STAY, Visit, found_inside, request, script, visiting
+from tests.conformance.backend.visit import (
+    CRASH,
+    PYTHON,
+    STAY,
+    Visit,
+    found_inside,
+    request,
+    script,
+    visiting,
+)
 
 pytestmark = pytest.mark.gen_test(timeout=90)
 
@@ -32,7 +40,7 @@ async def test_a_sandbox_has_a_relay_that_starts_a_kernel(started: Started) -> N
 
 
 async def test_a_real_kernel_answers(started: Started) -> None:
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [PYTHON, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     async with started() as backend, visiting(backend, argv) as (_, visit):
         await visit.until(lambda: visit.answers.get(1) is not None)
         assert visit.answers[1] == {"id": 1, "ok": True}
@@ -71,8 +79,8 @@ tell([dict(os.environ), seen])
 
 
 async def test_a_kernel_id_is_taken_once(started: Started) -> None:
-    wanted = request()
     async with started() as backend:
+        wanted = request(backend)
         sandbox = await backend.create(wanted)
         with pytest.raises(BackendError, match="already"):
             await backend.create(wanted)
@@ -105,32 +113,38 @@ async def test_a_setting_that_may_not_be_is_refused_by_name_value_and_bound(
 ) -> None:
     async with started() as backend:
         with pytest.raises(SpecError) as refused:
-            await backend.create(request(settings=settings))
+            await backend.create(request(backend, settings=settings))
         assert all(word in str(refused.value) for word in words)
         assert await backend.list() == []
 
 
 async def test_a_missing_program_is_named(started: Started) -> None:
+    """By the backend, which may see it, or else by the relay."""
     async with started() as backend:
-        with pytest.raises(SpecError, match="/nowhere/python"):
-            await backend.create(request(["/nowhere/python", "-f", "{connection_file}"]))
+        try:
+            async with visiting(backend, ["/nowhere/python", "-f", "{connection_file}"]) as (_, visit):
+                await visit.until(lambda: 1 in visit.answers)
+                said = visit.answers[1]["error"]
+        except SpecError as error:
+            said = str(error)
+        assert "/nowhere/python" in said
 
 
 @pytest.mark.parametrize("delay", [0, 0.003, 0.01, 0.02, 0.05])
 async def test_a_create_that_is_cancelled_leaves_nothing(
-    started: Started, tmp_path: Path, delay: float
+    started: Started, backend_kind: BackendKind, tmp_path: Path, delay: float
 ) -> None:
     async with started() as backend:
-        await (await backend.create(request())).destroy()
-        before = (traces.descriptors(), traces.descendants(os.getpid()), traces.files(tmp_path))
-        task = asyncio.create_task(backend.create(request()))
+        await (await backend.create(request(backend))).destroy()
+        before = backend_kind.left(tmp_path)
+        task = asyncio.create_task(backend.create(request(backend)))
         await asyncio.sleep(delay)
         task.cancel()
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
         if not isinstance(outcome, BaseException):
             await outcome.destroy()
         assert await backend.list() == []
-        assert (traces.descriptors(), traces.descendants(os.getpid()), traces.files(tmp_path)) == before
+        assert backend_kind.left(tmp_path) == before
 
 
 # -- list, connect, wait ------------------------------------------------------------------------------
@@ -138,7 +152,7 @@ async def test_a_create_that_is_cancelled_leaves_nothing(
 
 async def test_the_living_sandboxes_are_listed(started: Started) -> None:
     async with started() as backend:
-        first, second = await backend.create(request()), await backend.create(request())
+        first, second = await backend.create(request(backend)), await backend.create(request(backend))
         assert {each.kernel_id for each in await backend.list()} == {first.kernel_id, second.kernel_id}
         await first.destroy()
         assert [each.kernel_id for each in await backend.list()] == [second.kernel_id]
@@ -146,7 +160,7 @@ async def test_the_living_sandboxes_are_listed(started: Started) -> None:
 
 async def test_a_second_stream_is_had_only_where_sandboxes_survive(started: Started) -> None:
     async with started() as backend:
-        sandbox = await backend.create(request())
+        sandbox = await backend.create(request(backend))
         first = await sandbox.connect()
         if backend.survives_gateway:
             await (await sandbox.connect()).close()
@@ -158,7 +172,7 @@ async def test_a_second_stream_is_had_only_where_sandboxes_survive(started: Star
 
 async def test_waiting_may_be_cancelled_and_repeated(started: Started) -> None:
     async with started() as backend:
-        sandbox = await backend.create(request())
+        sandbox = await backend.create(request(backend))
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(sandbox.wait(), 0.01)
@@ -169,70 +183,73 @@ async def test_waiting_may_be_cancelled_and_repeated(started: Started) -> None:
         assert not ending.expired
 
 
-async def test_a_life_has_its_limit_and_the_reason_says_so(started: Started) -> None:
-    async with started() as backend, visiting(backend, settings={"life": 1}) as (sandbox, _):
-        assert await sandbox.wait() == Ending("it reached its maximum life of 1 s", expired=True)
+async def test_a_life_has_its_limit_and_the_reason_says_so(
+    started: Started, backend_kind: BackendKind
+) -> None:
+    life = backend_kind.short_life
+    async with started() as backend, visiting(backend, settings={"life": life}) as (sandbox, _):
+        assert await sandbox.wait() == Ending(f"it reached its maximum life of {life} s", expired=True)
         assert await backend.list() == []
 
 
 # -- destroy ------------------------------------------------------------------------------------------
 
 
-async def test_after_destroy_nothing_is_left(started: Started, tmp_path: Path) -> None:
+async def test_after_destroy_nothing_is_left(
+    started: Started, backend_kind: BackendKind, tmp_path: Path
+) -> None:
     async with started() as backend:
-        await (await backend.create(request())).destroy()
-        before = (
-            traces.descriptors(),
-            traces.descendants(os.getpid()),
-            traces.files(tmp_path),
-            traces.mounts(),
-        )
+        await (await backend.create(request(backend))).destroy()
+        before = (backend_kind.left(tmp_path), traces.mounts())
         async with visiting(backend) as (sandbox, visit):
             await visit.until(lambda: "here" in visit.lines)
-            during = traces.descendants(os.getpid())
-            assert during > before[1]
+            during = backend_kind.running()
+            assert during > before[0].running
             await sandbox.destroy()
-            assert not traces.alive(during - before[1])
-        after = (
-            traces.descriptors(),
-            traces.descendants(os.getpid()),
-            traces.files(tmp_path),
-            traces.mounts(),
-        )
-        assert after == before
+            assert not backend_kind.running() & (during - before[0].running)
+        assert (backend_kind.left(tmp_path), traces.mounts()) == before
 
 
 async def test_destroy_may_be_called_at_once_again_and_by_many(started: Started) -> None:
     async with started() as backend:
-        sandbox = await backend.create(request())
+        sandbox = await backend.create(request(backend))
         await asyncio.gather(*(sandbox.destroy() for _ in range(3)))
         await sandbox.destroy()
         assert await backend.list() == []
 
 
-async def test_a_relay_that_ends_takes_its_sandbox_along(started: Started) -> None:
+async def test_a_relay_that_ends_takes_its_sandbox_along(started: Started, backend_kind: BackendKind) -> None:
     async with started() as backend:
-        before = traces.descendants(os.getpid())
-        sandbox = await backend.create(request())
-        visit = await Visit.start(sandbox, STAY)
-        await visit.until(lambda: "here" in visit.lines)
-        if backend.survives_gateway:
-            pytest.fail("say here how the relay of this backend is made to crash")
-        await visit.close()
-        async with asyncio.timeout(traces.SOON):
+        before = backend_kind.running()
+        wanted = request(backend, CRASH if backend.survives_gateway else STAY)
+        sandbox = await backend.create(wanted)
+        visit = await Visit.start(sandbox, wanted.argv)
+        if not backend.survives_gateway:
+            await visit.until(lambda: "here" in visit.lines)
+            await visit.close()
+        async with asyncio.timeout(backend_kind.soon):
             await sandbox.wait()
-        assert traces.descendants(os.getpid()) == before
+        await visit.close()
         assert await backend.list() == []
+        await sandbox.destroy()
+        assert backend_kind.running() == before
 
 
-async def test_close_ends_what_cannot_survive(started: Started, tmp_path: Path) -> None:
-    before = (traces.descriptors(), traces.descendants(os.getpid()))
+async def test_close_ends_what_cannot_survive_and_leaves_what_can(
+    started: Started, backend_kind: BackendKind
+) -> None:
+    before = (backend_kind.running(), backend_kind.descriptors())
     async with started() as backend:
-        sandboxes = [await backend.create(request()) for _ in range(3)]
-    if not backend.survives_gateway:
+        sandboxes = [await backend.create(request(backend)) for _ in range(3)]
+    if backend.survives_gateway:
+        async with started() as backend:
+            found = await backend.list()
+            assert {each.kernel_id for each in found} == {each.kernel_id for each in sandboxes}
+            await asyncio.gather(*(each.destroy() for each in found))
+    else:
         for sandbox in sandboxes:
             await sandbox.wait()
-        assert (traces.descriptors(), traces.descendants(os.getpid())) == before
+    assert (backend_kind.running(), backend_kind.descriptors()) == before
     await backend.close()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -32,17 +31,23 @@ def tell(found):
     print({_END!r}, flush=True)
 """
 
+#: Stands in an argv for the backend's own interpreter, as `python` does in a kernelspec's.
+PYTHON = "python"
+
 #: A kernel that only is there.
-STAY = [sys.executable, "-I", "-S", "-c", "import time\nprint('here', flush=True)\ntime.sleep(1000)"]
+STAY = [PYTHON, "-I", "-S", "-c", "import time\nprint('here', flush=True)\ntime.sleep(1000)"]
+#: One that ends its relay, as it can, being of the same user.
+CRASH = [PYTHON, "-I", "-S", "-c", "import os, time\nos.kill(os.getppid(), 15)\ntime.sleep(1000)"]
 
 
 def script(body: str) -> list[str]:
     """The argv of a program that runs `body`, in which `tell(anything)` reports to the test."""
-    return [sys.executable, "-I", "-c", _TELL + body, "{connection_file}"]
+    return [PYTHON, "-I", "-c", _TELL + body, "{connection_file}"]
 
 
-def request(argv: Sequence[str] = STAY, **members: Any) -> SandboxRequest:
+def request(backend: Backend, argv: Sequence[str] = STAY, **members: Any) -> SandboxRequest:
     """A request for a sandbox of a new kernel."""
+    argv = [backend.python if part is PYTHON else part for part in argv]
     given: dict[str, Any] = {"resource_dir": "", "settings": {}, "owner": "somebody"}
     return SandboxRequest(kernel_id=str(uuid.uuid4()), spec_name="test", argv=argv, **{**given, **members})
 
@@ -62,7 +67,7 @@ class Visit:
 
     @classmethod
     async def start(cls, sandbox: Sandbox, argv: Sequence[str]) -> Visit:
-        """Connect, and have the relay start `argv`."""
+        """Connect, and have the relay start `argv`, which is a request's."""
         visit = cls(await sandbox.connect())
         hello = {
             "version": 1,
@@ -80,6 +85,7 @@ class Visit:
             "interrupt_mode": "signal",
             "transport": "ipc",
             "sign": False,
+            **sandbox.proof,
         }
         for kind, members in ((Kind.HELLO, hello), (Kind.CONTROL, start)):
             await visit._transport.send(encode(kind, payload=json.dumps(members).encode()))
@@ -134,9 +140,10 @@ async def visiting(
     backend: Backend, argv: Sequence[str] = STAY, **members: Any
 ) -> AsyncIterator[tuple[Sandbox, Visit]]:
     """A new sandbox that runs `argv`, destroyed in the end."""
-    sandbox = await backend.create(request(argv, **members))
+    wanted = request(backend, argv, **members)
+    sandbox = await backend.create(wanted)
     try:
-        visit = await Visit.start(sandbox, argv)
+        visit = await Visit.start(sandbox, wanted.argv)
         try:
             yield sandbox, visit
         finally:

@@ -352,7 +352,7 @@ except OSError as error:
         assert await visit.found() == "FileNotFoundError"
     async with started(hidden_paths=[str(token)]) as backend:
         with pytest.raises(SpecError, match="Move it out of"):
-            await backend.create(request(argv))
+            await backend.create(request(backend, argv))
 
 
 @pytest.mark.gen_test(timeout=60)
@@ -377,8 +377,8 @@ async def test_an_environment_as_wide_as_a_home_is_refused(started: Started, tmp
     async with started() as backend:
         for wide in ("/", "/home/someone", "/root"):
             with pytest.raises(SpecError, match="of its own"):
-                await backend.create(request(resource_dir=wide))
-        await (await backend.create(request(resource_dir=str(_made(home))))).destroy()
+                await backend.create(request(backend, resource_dir=wide))
+        await (await backend.create(request(backend, resource_dir=str(_made(home))))).destroy()
 
 
 def _made(folder: Path) -> Path:
@@ -406,7 +406,7 @@ tell([open("/data/lesson/numbers").read(), made, os.path.exists("/data/lesson/ou
         assert await found_inside(backend, body, settings=settings) == ["1 2 3", "OSError", False]
     async with started() as backend:
         with pytest.raises(SpecError, match="data root"):
-            await backend.create(request(settings=settings))
+            await backend.create(request(backend, settings=settings))
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -20,7 +20,7 @@ from gateway.backends.bubblewrap import BubblewrapBackend, sweep
 from tests.conformance.backend import traces
 from tests.conformance.backend.gateways import gateway_process
 from tests.conformance.backend.kinds import LOG
-from tests.conformance.backend.visit import STAY, Visit, request
+from tests.conformance.backend.visit import Visit, request
 
 STUBBORN = Path(__file__).with_name("stubborn_gateway.py")
 
@@ -88,11 +88,11 @@ async def _end_in_process(folder: Path, end: Callable[..., object]) -> Traces:
     backend = BubblewrapBackend(runtime_dir=str(runtime_dir), log=LOG)
     await backend.start()
     try:
-        await (await backend.create(request())).destroy()
+        await (await backend.create(request(backend))).destroy()
         base = _snapshot(folder, set())
         before = traces.descendants(os.getpid())
-        sandbox = await backend.create(request())
-        visit = await Visit.start(sandbox, STAY)
+        sandbox = await backend.create(request(backend))
+        visit = await Visit.start(sandbox, request(backend).argv)
         await visit.until(lambda: "here" in visit.lines)
         below = traces.descendants(os.getpid()) - before
         namespaces = mount_namespaces(below)
@@ -216,9 +216,9 @@ async def test_a_sandbox_costs_the_gateway_four_descriptors(tmp_path: Path) -> N
     backend = BubblewrapBackend(runtime_dir=str(tmp_path / "run"), log=LOG)
     await backend.start()
     try:
-        first = await backend.create(request())
+        first = await backend.create(request(backend))
         before = traces.descriptors()
-        more = [await backend.create(request()) for _ in range(3)]
+        more = [await backend.create(request(backend)) for _ in range(3)]
         transports = [await sandbox.connect() for sandbox in more]
         # A client's websocket is the fifth.
         assert traces.descriptors() - before <= 4 * len(more)
@@ -298,7 +298,7 @@ async def test_a_watcher_that_was_killed_is_replaced(
         (watcher,) = watchers(os.getpid())
         os.kill(int(watcher.split()[0]), signal.SIGKILL)
         assert traces.soon(lambda: not traces.alive([watcher]))
-        await (await backend.create(request())).destroy()
+        await (await backend.create(request(backend))).destroy()
         assert len(watchers(os.getpid())) == 1
         assert "watcher" in caplog.text
     finally:

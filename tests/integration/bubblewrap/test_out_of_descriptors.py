@@ -14,7 +14,7 @@ import pytest
 
 from gateway.backends.base import BackendError, CapacityError
 from tests.conformance.backend import traces
-from tests.conformance.backend.visit import STAY, Visit, request
+from tests.conformance.backend.visit import Visit, request
 from tests.integration.bubblewrap.conftest import Started
 
 pytestmark = pytest.mark.gen_test(timeout=120)
@@ -37,10 +37,10 @@ def there_is() -> tuple[int, set[str]]:
 
 async def test_a_sandbox_can_be_destroyed_without_any(started: Started) -> None:
     async with started() as backend:
-        await (await backend.create(request())).destroy()
+        await (await backend.create(request(backend))).destroy()
         before = there_is()
-        sandbox = await backend.create(request())
-        visit = await Visit.start(sandbox, STAY)
+        sandbox = await backend.create(request(backend))
+        visit = await Visit.start(sandbox, request(backend).argv)
         await visit.until(lambda: "here" in visit.lines)
         below = traces.descendants(os.getpid()) - before[1]
         with only(3):
@@ -57,7 +57,7 @@ async def test_a_sandbox_can_be_destroyed_without_any(started: Started) -> None:
 async def test_a_life_ends_without_any(started: Started) -> None:
     async with started() as backend:
         before = traces.descendants(os.getpid())
-        sandbox = await backend.create(request(settings={"life": 1}))
+        sandbox = await backend.create(request(backend, settings={"life": 1}))
         with only(3):
             assert (await sandbox.wait()).expired
         assert traces.descendants(os.getpid()) == before
@@ -92,28 +92,28 @@ async def test_a_create_that_fails_midway_says_so_and_leaves_nothing(
         return real(*arguments, **named)
 
     async with started() as backend:
-        await (await backend.create(request())).destroy()
+        await (await backend.create(request(backend))).destroy()
         before = there_is()
         with monkeypatch.context() as patch:
             patch.setattr(where, name, fails)
             with pytest.raises(CapacityError, match="Too many open files"):
-                await backend.create(request())
+                await backend.create(request(backend))
         assert left < 0
         assert await backend.list() == []
         assert there_is() == before
-        await (await backend.create(request())).destroy()
+        await (await backend.create(request(backend))).destroy()
 
 
 async def test_however_few_there_are_a_create_succeeds_or_leaves_nothing(started: Started) -> None:
     async with started() as backend:
-        await (await backend.create(request())).destroy()
+        await (await backend.create(request(backend))).destroy()
         before = there_is()
         outcomes = set()
         for count in range(before[0] - 2, before[0] + 24):
             sandbox = None
             with only(count):
                 try:
-                    sandbox = await backend.create(request())
+                    sandbox = await backend.create(request(backend))
                 except BackendError as error:
                     outcomes.add(type(error))
             if sandbox is not None:

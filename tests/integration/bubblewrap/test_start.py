@@ -136,7 +136,7 @@ async def test_a_proof_that_comes_to_no_end_leaves_nothing_that_can_create(
     async def broken(*_: object) -> None:
         # Until it is proven there is nothing to create with, nor to list.
         with pytest.raises(BackendError, match="not been started"):
-            await backend.create(request())
+            await backend.create(request(backend))
         raise error
 
     monkeypatch.setattr(selfcheck, "prove", broken)
@@ -146,7 +146,7 @@ async def test_a_proof_that_comes_to_no_end_leaves_nothing_that_can_create(
         with pytest.raises(type(error)):
             await attempt
         with pytest.raises(BackendError, match="not been started"):
-            await backend.create(request())
+            await backend.create(request(backend))
         assert (traces.descriptors(), traces.descendants(os.getpid())) == before
         assert traces.files(tmp_path) == {"run"}
 

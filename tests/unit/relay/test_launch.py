@@ -30,7 +30,7 @@ START: dict[str, Any] = {"id": 1, "op": "start", "argv": ["/bin/true"], "env": {
 
 
 def test_a_plain_start_command_has_the_usual_defaults() -> None:
-    plain = Launch(START)
+    plain = Launch(START, {})
     assert (plain.interrupt_mode, plain.transport, plain.sign) == ("signal", "ipc", False)
 
 
@@ -62,7 +62,7 @@ def test_a_plain_start_command_has_the_usual_defaults() -> None:
 )
 def test_a_start_command_that_is_wrong_names_the_member(member: str, value: object) -> None:
     with pytest.raises(LaunchError, match=f"'{member}'"):
-        Launch({**START, member: value})
+        Launch({**START, member: value}, {})
 
 
 def test_the_run_directory_is_for_its_user_alone(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_run_directory_of_the_longest_path_has_room_for_every_socket(
     """94 bytes, as `gateway.relay.command` promises; one more is refused."""
     run_dir = f"{short_folder}/".ljust(94, "x")
     make_run_dir(run_dir)
-    running = launch.run(Launch(START), run_dir, generation)
+    running = launch.run(Launch(START, {}), run_dir, generation)
     os.waitpid(running.process.pid, 0)
     os.close(running.process.output)
     connection = json.loads(Path(f"{run_dir}/kernel-{generation}.json").read_text())
@@ -125,7 +125,7 @@ def test_a_sandbox_without_a_free_port_is_a_launch_error_and_leaks_nothing(
 
     monkeypatch.setattr(socket, "create_server", scarce)
     with pytest.raises(LaunchError, match="no free TCP port on its loopback: Address already in use"):
-        launch.run(Launch({**START, "transport": "tcp"}), str(tmp_path), 1)
+        launch.run(Launch({**START, "transport": "tcp"}, {}), str(tmp_path), 1)
     assert [listener.fileno() for listener in made] == [-1, -1, -1]
 
 
@@ -167,7 +167,7 @@ def test_a_kernel_gets_its_own_environment_folder_session_and_nothing_else() -> 
 
 def test_a_kernel_is_told_who_its_parent_is(tmp_path: Path) -> None:
     """ipykernel looks, and ends when that process has gone."""
-    command = Launch({**START, "argv": ["/bin/sh", "-c", "echo $A $JPY_PARENT_PID"]})
+    command = Launch({**START, "argv": ["/bin/sh", "-c", "echo $A $JPY_PARENT_PID"]}, {})
     process = launch.run(command, str(tmp_path), 1).process
     os.waitpid(process.pid, 0)
     said = os.read(process.output, 1000)
