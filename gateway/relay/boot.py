@@ -27,7 +27,10 @@ _STDERR = 2
 PATIENCE = 0.02
 USAGE = """usage: relay pipe RUN_DIR           serve the link on stdin and stdout, and end with it
        relay serve RUN_DIR SECONDS  serve links that come by `connect`; end after SECONDS without one
-       relay connect RUN_DIR        be such a link, on stdin and stdout"""
+       relay connect RUN_DIR        be such a link, on stdin and stdout
+       relay canary PORT            say on this port that a canary is here
+       relay probe ADDRESS[,ADDRESS] PORT [SECONDS]
+                                    whether it is heard at each address"""
 _LOOK = 0.001
 
 
@@ -133,6 +136,14 @@ def main(arguments: list[str]) -> None:
             from .connect import connect
 
             connect(run_dir)
+        case ["canary", port] if port.isdecimal():
+            from .canary import canary
+
+            canary(int(port))
+        case ["probe", addresses, *numbers] if len(numbers) in (1, 2) and all(map(str.isdecimal, numbers)):
+            from .probe import probe
+
+            probe(addresses.split(","), *map(int, numbers))
         case _:
             sys.exit(USAGE)
 
