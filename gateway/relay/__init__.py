@@ -6,6 +6,8 @@ It runs as::
     <python> -I -S <folder>/gateway/relay/__main__.py serve <run_dir> <seconds> outlives its gateways
     <python> -I -S <folder>/gateway/relay/__main__.py connect <run_dir>         a gateway's way to the latter
     <python> -I -S <folder>/gateway/relay/__main__.py install <other_folder>    copies <folder> there
+    <python> -I -S <folder>/gateway/relay/__main__.py canary <port>             what no sandbox may reach
+    <python> -I -S <folder>/gateway/relay/__main__.py probe <address> <port>    whether it is reached
 
 where `<folder>` (in a sandbox `/opt/relay`) holds what `command.parts` lists: this package,
 `gateway/wire`, `gateway/__init__.py`, and pyzmq. (What k8s/images/relay makes of it holds an
@@ -36,6 +38,7 @@ Who does what:
 | `commands` | which commands were done, and what was answered |
 | `relay`, `errors` | the link's frames, and everything above put together |
 | `install` | how the relay comes into an image that has none |
+| `canary`, `probe` | what a sandbox must not reach, and what shows that others do |
 | `command` | the gateway's side: what a sandbox has to show, and the relay's command |
 
 What comes from the kernel is whatever the user's code makes it: it may cost this sandbox its kernel,

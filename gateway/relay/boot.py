@@ -28,7 +28,10 @@ PATIENCE = 0.02
 USAGE = """usage: relay pipe RUN_DIR           serve the link on stdin and stdout, and end with it
        relay serve RUN_DIR SECONDS  serve links that come by `connect`; end after SECONDS without one
        relay connect RUN_DIR        be such a link, on stdin and stdout
-       relay install FOLDER         copy the relay into this folder"""
+       relay install FOLDER         copy the relay into this folder
+       relay canary PORT            say on this port that a canary is here
+       relay probe ADDRESS[,ADDRESS] PORT [SECONDS]
+                                    whether it is heard at each address"""
 _LOOK = 0.001
 
 
@@ -138,6 +141,14 @@ def main(arguments: list[str]) -> None:
             from .install import install
 
             install(folder)
+        case ["canary", port] if port.isdecimal():
+            from .canary import canary
+
+            canary(int(port))
+        case ["probe", addresses, *numbers] if len(numbers) in (1, 2) and all(map(str.isdecimal, numbers)):
+            from .probe import probe
+
+            probe(addresses.split(","), *map(int, numbers))
         case _:
             sys.exit(USAGE)
 
