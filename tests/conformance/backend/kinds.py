@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -47,6 +49,22 @@ def _bubblewrap(folder: Path, **traits: Any) -> Backend:
     return BubblewrapBackend(runtime_dir=str(folder / "run"), log=LOG, **traits)
 
 
+#: Holds the traits of a backend for executors, as JSON: those who run the suite over one have a cluster.
+EXECUTORS = "TESTS_EXECUTORS"
+
+
+def _kubernetes(folder: Path, **traits: Any) -> Backend:
+    # Here, so that nobody else needs what it needs.
+    from gateway.backends.kubernetes import KubernetesBackend
+
+    given = {
+        "instance": hashlib.sha256(str(folder).encode()).hexdigest()[:16],
+        **json.loads(os.environ[EXECUTORS]),
+        **traits,
+    }
+    return KubernetesBackend(log=LOG, **given)
+
+
 KINDS = [
     BackendKind("bubblewrap", _bubblewrap, True),
     # Not for users: without it, only one meaning of `survives_gateway` would be tested.
@@ -54,6 +72,10 @@ KINDS = [
 ]
 
 
+#: Needs a cluster, and so has a place of its own where the suite runs over it: tests/cluster/backend.
+KUBERNETES = BackendKind("kubernetes", _kubernetes, True, short_life=10, soon=30)
+
+
 def kind(name: str) -> BackendKind:
     """The backend of that name."""
-    return next(each for each in KINDS if each.name == name)
+    return next(each for each in (*KINDS, KUBERNETES) if each.name == name)

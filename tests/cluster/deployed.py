@@ -1,0 +1,69 @@
+"""The manifests and the images on the cluster, the canary up, and a gateway's way in: its service account."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.installation import Installation
+
+from tests.cluster.kubectl import PATIENCE_S, kubectl
+from tools import images
+from tools.cluster import Cluster
+
+#: Images that executors need, and what a test may name for a kernelspec's.
+NEEDED = ("relay", "executor")
+#: Seconds for which a test's token is good.
+_LIFE = "4h"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An installation that works. `kubeconfig` is the gateway's account, and may no more than that."""
+
+    installation: Installation
+    kubeconfig: Path
+
+    @property
+    def traits(self) -> Mapping[str, Any]:
+        """What a backend needs to be configured with."""
+        return {
+            "kubeconfig": str(self.kubeconfig),
+            "namespace": self.installation.executors,
+            "canary": f"{self.installation.gateway}/canary",
+        }
+
+    def pods(self, selector: str = "component=executor") -> list[dict[str, Any]]:
+        """The pods there are in the executors' namespace."""
+        words = ("get", "pods", "--namespace", self.installation.executors, "--output=json")
+        found: list[dict[str, Any]] = json.loads(kubectl(*words, f"--selector={selector}"))["items"]
+        return found
+
+
+@contextmanager
+def deployed(installation: Installation, folder: Path) -> Iterator[Deployed]:
+    """An installation with its images and its canary, for as long as it is needed."""
+    own = Cluster.of(os.environ["KUBECONFIG"])
+    if own is not None:
+        for archive in images.build(NEEDED).values():
+            own.import_image(archive)
+    words = ("--namespace", installation.gateway, f"--timeout={PATIENCE_S:.0f}s")
+    kubectl("rollout", "status", "deployment/canary", *words)
+    yield Deployed(installation, _kubeconfig(installation, folder))
+
+
+def _kubeconfig(installation: Installation, folder: Path) -> Path:
+    """The cluster's own kubeconfig, with the gateway's token in the administrator's place."""
+    config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
+    words = ("create", "token", "jupyter-gateway", "--namespace", installation.gateway)
+    token = kubectl(*words, f"--duration={_LIFE}").strip()
+    config["users"] = [{"name": config["contexts"][0]["context"]["user"], "user": {"token": token}}]
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(config))
+    path.chmod(0o600)
+    return path
