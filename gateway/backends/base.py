@@ -109,6 +109,16 @@ class Sandbox(abc.ABC):
     #: gets a request (protocol.md 1.5); none where the backend has shown it by itself.
     proof: Mapping[str, object] = {}
 
+    #: The text that `remember` was given last, also by an earlier gateway; "" where there is none.
+    memory: str = ""
+
+    async def remember(self, text: str) -> None:
+        """Keep a text, up to 64 KiB, for as long as the sandbox is there, and for a gateway that adopts it.
+
+        Nothing to do where no gateway does. Raises a `BackendError`.
+        """
+        self.memory = text
+
     async def explain(self, error: str) -> str:
         """Why a start failed, a sentence of the relay's, with what the backend knows of it."""
         return error

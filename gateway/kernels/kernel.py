@@ -72,6 +72,8 @@ class Kernel:
         self._changing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._deleted = False
+        self._memory = ""
+        self._remembering: asyncio.Task[None] | None = None
         self._restarts = 0
         self._ready_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +112,25 @@ class Kernel:
         """Something was sent or received."""
         self.last_activity = self._clock()
 
+    @property
+    def memory(self) -> str:
+        """What `remember` was given last, also by an earlier gateway."""
+        return self._memory
+
+    def remember(self, text: str) -> None:
+        """Keep a text with the kernel, for a gateway that adopts it, if one can."""
+        self._memory = text
+        if self._remembering is None or self._remembering.done():
+            self._remembering = self._spawn(self._keep_memory())
+
+    async def _keep_memory(self) -> None:
+        while self._sandbox is not None and self._sandbox.memory != self._memory:
+            try:
+                await self._sandbox.remember(self._memory)
+            except BackendError as error:
+                self._log.warning("a gateway that adopts kernel %s will not know all: %s", self.id, error)
+                return
+
     # -- operations ---------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -123,6 +144,7 @@ class Kernel:
     def adopt(self, sandbox: Sandbox) -> None:
         """Go on with a kernel that an earlier gateway has left in this sandbox; `wait_ready` follows it."""
         self._sandbox = sandbox
+        self._memory = sandbox.memory
         self._spawn(self._adopt(sandbox))
 
     async def _adopt(self, sandbox: Sandbox) -> None:
@@ -143,6 +165,8 @@ class Kernel:
 
     async def leave(self) -> None:
         """Let go of the kernel and leave it running, for the next gateway. Clients hear that it is gone."""
+        if self._remembering is not None:
+            await asyncio.wait({self._remembering}, timeout=EXIT_WAIT)
         await self._cancel_tasks()
         async with self._changing:
             self._voice.silent = True
@@ -312,6 +336,7 @@ class Kernel:
             await self._tear_down()
             raise
         self._up()
+        self.remember(self._memory)
         self._spawn(self._watch(link))
 
     def _make_link(self, transport: Transport | None, sandbox: Sandbox) -> Link:

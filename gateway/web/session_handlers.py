@@ -67,6 +67,7 @@ class SessionHandler(ApiHandler):
             session.path = session.path if path is None else path
             session.name = session.name if name is None else name
             session.type = session.type if kind is None else kind
+            self.sessions.changed(session.kernel)
             if session.kernel is not before:
                 await self._end(before)
         self.answer(session.model())

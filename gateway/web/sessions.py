@@ -2,14 +2,15 @@
 
 A session is an owner's (path, type) with a kernel; one of them is made once, also when two requests ask
 for it at the same time. It lives as long as its kernel: a session whose kernel has gone is forgotten
-the next time anyone looks. Sessions are kept in memory, like the kernels of a backend that does not
-survive its gateway.
+the next time anyone looks. So they are kept with their kernel, and found again by a gateway that adopts it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import logging
 import uuid
 import weakref
 from typing import Any
@@ -19,6 +20,11 @@ from ..errors import HttpError, quoted
 from ..kernels.errors import NoSuchKernelError
 from ..kernels.kernel import Kernel
 from ..kernels.registry import Kernels
+
+#: What is kept of a session, in this order.
+_KEPT = ("id", "owner", "path", "name", "type")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -58,6 +64,9 @@ class Sessions:
         self._making: weakref.WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = (
             weakref.WeakValueDictionary()
         )
+        for kernel in kernels.list():
+            for session in _remembered(kernel):
+                self._sessions[session.id] = session
 
     def making(self, owner: str, path: str, kind: str) -> asyncio.Lock:
         """The lock under which the session of this path and type is looked for and made."""
@@ -71,7 +80,13 @@ class Sessions:
         """A new session."""
         session = Session(str(uuid.uuid4()), owner, path, name, kind, kernel)
         self._sessions[session.id] = session
+        self.changed(kernel)
         return session
+
+    def changed(self, kernel: Kernel) -> None:
+        """Its sessions are other ones than they were, or have changed: keep them with it."""
+        own = [session for session in self._sessions.values() if session.kernel is kernel]
+        kernel.remember(json.dumps([[getattr(session, name) for name in _KEPT] for session in own]))
 
     def find(self, identity: Identity, path: str, kind: str) -> Session | None:
         """The caller's session of this path and type; the oldest where a rename has made two."""
@@ -96,7 +111,8 @@ class Sessions:
 
     def remove(self, session: Session) -> None:
         """Forget a session; its kernel stays."""
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is not None:
+            self.changed(session.kernel)
 
     def _lives(self, session: Session) -> bool:
         try:
@@ -105,3 +121,17 @@ class Sessions:
             self.remove(session)
             return False
         return True
+
+
+def _remembered(kernel: Kernel) -> list[Session]:
+    """The sessions that were kept with a kernel that was adopted."""
+    try:
+        kept = json.loads(kernel.memory or "[]")
+        sessions = [
+            Session(str(key), str(owner), str(path), str(name), str(kind), kernel)
+            for key, owner, path, name, kind in kept
+        ]
+    except (ValueError, TypeError) as error:
+        _log.warning("the sessions of kernel %s are lost: %s", kernel.id, error)
+        return []
+    return sessions

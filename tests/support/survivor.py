@@ -41,6 +41,7 @@ class SurvivorSandbox(Sandbox):
         self.home: str = found["home"]
         self.spec_name: str = found["spec_name"]
         self.owner: str = found["owner"]
+        self.memory: str = found.get("memory", "")
         self.base_env = {"PATH": os.defpath, "HOME": self.home, "LANG": "C.UTF-8"}
         #: The processes that bring streams, by number; each ends with its stream.
         self.bringers: list[int] = []
@@ -57,12 +58,21 @@ class SurvivorSandbox(Sandbox):
         with theirs:
             relay = command.program(sys.executable, str(self._folder / "relay"))
             words = [*relay, "connect", f"{self.home}/run"]
-            self.bringers.append(await _leave_running(theirs, "<&3 >&3 3>&-", *words))
+            try:
+                self.bringers.append(await _leave_running(theirs, "<&3 >&3 3>&-", *words))
+            except BaseException:
+                ours.close()
+                raise
         return PipeTransport(ours)
 
     async def wait(self) -> Ending:
         await _until(lambda: not self.lives)
         return Ending("it was deleted" if self._destroyed else "its relay has ended")
+
+    async def remember(self, text: str) -> None:
+        found = json.loads(self._file.read_text())
+        self._file.write_text(json.dumps({**found, "memory": text}))
+        self.memory = text
 
     def kill(self) -> None:
         """End it as a machine's failure would."""

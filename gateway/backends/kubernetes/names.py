@@ -17,6 +17,7 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 #: Annotations: what a gateway that adopts has to know.
 SPEC = f"{_PREFIX}/kernelspec"
 OWNER = f"{_PREFIX}/owner"
+MEMORY = f"{_PREFIX}/memory"
 
 #: The label that the policy and the admission policy tell a control from an executor by.
 COMPONENT = "component"

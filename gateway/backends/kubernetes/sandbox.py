@@ -44,6 +44,7 @@ class KubernetesSandbox(Sandbox):
         self.kernel_id = metadata["labels"][names.KERNEL_ID]
         self.spec_name = metadata["annotations"].get(names.SPEC, "")
         self.owner = metadata["annotations"].get(names.OWNER, "")
+        self.memory = metadata["annotations"].get(names.MEMORY, "")
         self.proof: Mapping[str, object] = {}
         self._api = api
         self._path = path
@@ -113,6 +114,10 @@ class KubernetesSandbox(Sandbox):
             self._news()
             self._removal = asyncio.create_task(self._remove())
         await asyncio.wait([self._removal, self._over], return_when=asyncio.ALL_COMPLETED)
+
+    async def remember(self, text: str) -> None:
+        await self._api.patch(self._path, {"metadata": {"annotations": {names.MEMORY: text}}})
+        self.memory = text
 
     async def explain(self, error: str) -> str:
         return await self._explain(error)

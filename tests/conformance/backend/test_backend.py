@@ -241,10 +241,14 @@ async def test_close_ends_what_cannot_survive_and_leaves_what_can(
     before = (backend_kind.running(), backend_kind.descriptors())
     async with started() as backend:
         sandboxes = [await backend.create(request(backend)) for _ in range(3)]
+        await sandboxes[0].remember("a text")
     if backend.survives_gateway:
         async with started() as backend:
             found = await backend.list()
-            assert {each.kernel_id for each in found} == {each.kernel_id for each in sandboxes}
+            assert {each.kernel_id: each.memory for each in found} == {
+                each.kernel_id: each.memory for each in sandboxes
+            }
+            assert sandboxes[0].memory == "a text"
             await asyncio.gather(*(each.destroy() for each in found))
     else:
         for sandbox in sandboxes:

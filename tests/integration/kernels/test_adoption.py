@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 import uuid
 from collections.abc import AsyncIterator
@@ -13,11 +14,13 @@ from typing import Any
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
+from gateway.auth import Identity
 from gateway.backends.base import SandboxRequest
 from gateway.kernels.errors import KernelGoneError, TooManyKernelsError
 from gateway.kernels.kernel import Kernel
 from gateway.kernels.registry import Kernels
 from gateway.kernels.specs import KernelSpecs
+from gateway.web.sessions import Sessions
 from tests.integration.kernels.client import PATIENCE, Client, becomes, started
 from tests.support.survivor import SurvivorBackend, SurvivorSandbox
 
@@ -162,3 +165,43 @@ async def test_adopted_kernels_count(tmp_path, specs_folder):
         following = await each.next(max_kernels=1)
         with pytest.raises(TooManyKernelsError):
             following.create("python", {}, "someone")
+
+
+async def test_sessions_are_found_again_as_they_were_last(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernels = await each.next()
+        kernel, other = await started(kernels), await started(kernels)
+        sessions = Sessions(kernels)
+        kept = sessions.add("someone", "a.ipynb", "a", "notebook", kernel)
+        gone = sessions.add("someone", "b.ipynb", "b", "notebook", kernel)
+        sessions.add("else", "c", "", "console", other)
+        kept.path = "renamed.ipynb"
+        sessions.changed(kernel)
+        sessions.remove(gone)
+        kernels = await each.next()
+        found = {session.id: session for session in Sessions(kernels).of(Identity("someone"))}
+        assert list(found) == [kept.id]
+        assert found[kept.id] == dataclasses.replace(kept, kernel=kernels.get(kernel.id))
+        assert [session.path for session in Sessions(kernels).of(Identity("else"))] == ["c"]
+
+
+async def test_a_new_sandbox_of_a_kernel_knows_its_sessions_too(tmp_path, specs_folder):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernels = await each.next()
+        kernel = await started(kernels)
+        Sessions(kernels).add("someone", "a.ipynb", "a", "notebook", kernel)
+        (await each.sandbox(kernel.id)).kill()
+        await becomes(kernel, "autorestarting")
+        await becomes(kernel, "idle")
+        kernels = await each.next()
+        assert [session.path for session in Sessions(kernels).of(Identity("someone"))] == ["a.ipynb"]
+
+
+@pytest.mark.parametrize("text", ["{", "7", "[7]", '[["too", "few"]]'])
+async def test_what_cannot_be_read_of_sessions_costs_the_sessions_and_no_more(tmp_path, specs_folder, text):
+    async with gateways(tmp_path, specs_folder) as each:
+        kernel = await started(await each.next())
+        kernel.remember(text)
+        kernels = await each.next()
+        assert Sessions(kernels).of(Identity("someone")) == []
+        assert (await ready(kernels, kernel.id)).execution_state == "idle"

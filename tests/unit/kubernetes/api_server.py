@@ -27,11 +27,7 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.requests: list[HTTPServerRequest] = []
-        self.answer: Callable[[HTTPServerRequest], tuple[int, Object, dict[str, str]]] = lambda _: (
-            200,
-            {},
-            {},
-        )
+        self.answer: Callable[[HTTPServerRequest], Answer] = lambda _: (200, {}, {})
         #: What watches are told; None ends one of them.
         self.events: asyncio.Queue[Object | None] = asyncio.Queue()
         self.watches = 0
@@ -98,7 +94,7 @@ def refusal(code: int, reason: str, message: str) -> Answer:
 
 
 def configure(kubeconfig: str, **members: Any) -> None:
-    """Change what a kubeconfig says: `user` takes the place of the user, `cluster` is added to the cluster."""
+    """Change what a kubeconfig says: another `user`, and more members of the `cluster`."""
     path = Path(kubeconfig)
     config = json.loads(path.read_text())
     config["users"][0]["user"] = members.get("user", config["users"][0]["user"])
