@@ -97,6 +97,11 @@ class ExecSocket(WebSocketClientConnection):
         self.tcp_client = _Connected(stream)
         self.max_body_size = _LARGEST_ANSWER
 
+    @property
+    def agreed(self) -> str | None:
+        """The subprotocol that the server has chosen, also when the stream has ended since."""
+        return self.headers.get("Sec-WebSocket-Protocol") if self.headers is not None else None
+
     async def run(self) -> None:
         """Ask; tornado starts it, and keeps no hold of its task."""
         self._asking = asyncio.current_task()

@@ -82,10 +82,10 @@ class TransportRefusedError(TransportError):
 class KubeExecTransport(Transport):
     """One exec stream; the module's docstring says how it ends. Made by `open`."""
 
-    def __init__(self, connection: ExecSocket, arrivals: Arrivals) -> None:
+    def __init__(self, connection: ExecSocket, arrivals: Arrivals, *, half_close: bool) -> None:
         self._connection = connection
         self._arrivals = arrivals
-        self._half_close = connection.selected_subprotocol == V5
+        self._half_close = half_close
         self._closed = False
         self._receiving = False
         self._sending = False
@@ -118,14 +118,15 @@ class KubeExecTransport(Transport):
         connection = ExecSocket(stream, _url(address), address.headers, (V5, V4), arrivals)
         try:
             await connection.connect_future
-            if connection.selected_subprotocol not in (V5, V4):
+            agreed = connection.agreed
+            if agreed not in (V5, V4):
                 raise TransportBrokenError(f"{_server(address)} speaks neither {V5} nor {V4}")
             # Tornado has turned it off behind its request. Without it small messages wait up to 40 ms.
             connection.stream.set_nodelay(True)
         except BaseException:
             connection.end()
             raise
-        return cls(connection, arrivals)
+        return cls(connection, arrivals, half_close=agreed == V5)
 
     @property
     def ended(self) -> ExecEnd | None:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.websocket import WebSocketProtocol13
 
 from gateway.transport.base import TransportBrokenError, TransportClosedError
 from gateway.transport.exec_arrivals import MOST
 from gateway.transport.kube_exec import CHUNK, ExecAddress, KubeExecTransport, TransportRefusedError
 from tests.conformance.transport.opened import descriptors, receive_exactly, running, waits
 from tests.support.certificates import make_certificate
-from tests.support.exec_server import STATUS, STDERR, STDOUT, Command, ExecServer
+from tests.support.exec_server import STATUS, STDERR, STDOUT, Command, ExecServer, exit_status
 
 pytestmark = pytest.mark.gen_test(timeout=30)
 
@@ -425,6 +426,32 @@ async def test_the_last_words_are_the_end_of_what_was_written_and_no_more() -> N
             await receiving
         assert str(broken.value).endswith("eee" + "the end")
         assert len(str(broken.value)) < 2100
+
+
+async def test_an_end_that_comes_with_the_servers_consent_is_not_lost() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = request.partition("Sec-Websocket-Key: ")[2].partition("\r\n")[0]
+        said = json.dumps(exit_status(7)).encode()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n"
+            + f"Sec-WebSocket-Accept: {WebSocketProtocol13.compute_accept_value(key)}\r\n\r\n".encode()
+            + b"\x82\x05\x01last"
+            + (b"\x82\x7e" + struct.pack("!H", len(said) + 1) + bytes([STATUS]) + said)
+        )
+        writer.close()
+
+    async with nothing_left():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/p"
+        transport = await KubeExecTransport.open(address(url), within=5)
+        assert await transport.receive() == b"last"
+        with pytest.raises(TransportBrokenError, match="exit code 7"):
+            await transport.receive()
+        await transport.close()
+        server.close()
+        await server.wait_closed()
 
 
 # -- what a server could send -------------------------------------------------------------------------
