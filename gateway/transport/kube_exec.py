@@ -24,19 +24,18 @@ the stream.
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.httputil import HTTPHeaders
-from tornado.iostream import IOStream, StreamClosedError
-from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+from tornado.httpclient import HTTPClientError
+from tornado.iostream import StreamClosedError, UnsatisfiableReadError
+from tornado.simple_httpclient import HTTPStreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketError
 
-from . import exec_status
+from . import exec_socket, exec_status
 from .base import Transport, TransportBrokenError, TransportBusyError, TransportClosedError, TransportError
 from .exec_arrivals import CLOSE, STDIN, Arrivals
 from .exec_socket import ExecSocket
@@ -47,10 +46,6 @@ V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 #: Bytes of stdin that go in one message. The server takes 32 MiB (golang.org/x/net/websocket); what is not
 #: gone when a `send` is cancelled stays in memory.
 CHUNK = 256 * 1024
-#: Bytes that the system may hold per direction; it grants less where net.core.rmem_max and wmem_max say so.
-#: Left alone it goes up to tcp_rmem and tcp_wmem, which is tens of MiB on some machines.
-SYSTEM_BUFFER = 512 * 1024
-
 _STDIN = bytes([STDIN])
 _STDIN_ENDS = bytes([CLOSE, STDIN])
 
@@ -87,10 +82,10 @@ class TransportRefusedError(TransportError):
 class KubeExecTransport(Transport):
     """One exec stream; the module's docstring says how it ends. Made by `open`."""
 
-    def __init__(self, connection: ExecSocket, arrivals: Arrivals) -> None:
+    def __init__(self, connection: ExecSocket, arrivals: Arrivals, *, half_close: bool) -> None:
         self._connection = connection
         self._arrivals = arrivals
-        self._half_close = connection.selected_subprotocol == V5
+        self._half_close = half_close
         self._closed = False
         self._receiving = False
         self._sending = False
@@ -104,20 +99,34 @@ class KubeExecTransport(Transport):
         Raises `TransportRefusedError` where the server answers with another status, and
         `TransportBrokenError` where none answers that is trusted and speaks the protocol.
         """
-        arrivals = Arrivals()
-        connection = ExecSocket(_request(address, within), (V5, V4), arrivals)
         try:
-            await connection.connect_future
-            if connection.selected_subprotocol not in (V5, V4):
-                raise TransportBrokenError(f"{_server(address)} speaks neither {V5} nor {V4}")
-            _tune(connection.stream)
-            return cls(connection, arrivals)
-        except BaseException as error:
-            connection.end()
+            async with asyncio.timeout(within):
+                return await cls._open(address)
+        except Exception as error:
             why = _why(error, _server(address), within)
             if why is None:
                 raise
             raise why from None
+
+    @classmethod
+    async def _open(cls, address: ExecAddress) -> KubeExecTransport:
+        url = urlsplit(address.url)
+        secure = url.scheme == "https"
+        context = address.ssl_context or ssl.create_default_context() if secure else None
+        stream = await exec_socket.connect(url.hostname or "", url.port or (443 if secure else 80), context)
+        arrivals = Arrivals()
+        connection = ExecSocket(stream, _url(address), address.headers, (V5, V4), arrivals)
+        try:
+            await connection.connect_future
+            agreed = connection.agreed
+            if agreed not in (V5, V4):
+                raise TransportBrokenError(f"{_server(address)} speaks neither {V5} nor {V4}")
+            # Tornado has turned it off behind its request. Without it small messages wait up to 40 ms.
+            connection.stream.set_nodelay(True)
+        except BaseException:
+            connection.end()
+            raise
+        return cls(connection, arrivals, half_close=agreed == V5)
 
     @property
     def ended(self) -> ExecEnd | None:
@@ -201,49 +210,37 @@ def _look(writing: asyncio.Future[None]) -> None:
         writing.exception()
 
 
-def _request(address: ExecAddress, within: float) -> HTTPRequest:
-    """With everything set that tornado reads without a default of its own."""
+def _url(address: ExecAddress) -> str:
     query = [("command", word) for word in address.command]
     query += [("container", address.container)]
     query += [(stream, "true") for stream in ("stdin", "stdout", "stderr")]
-    return HTTPRequest(
-        # http becomes ws, https wss.
-        f"ws{address.url.removeprefix('http')}/exec?{urlencode(query)}",
-        headers=HTTPHeaders(dict(address.headers)),
-        ssl_options=address.ssl_context,
-        connect_timeout=within,
-        request_timeout=within,
-    )
-
-
-def _tune(stream: IOStream) -> None:
-    # Else each small message may wait for the answer to the last (Nagle), 40 ms at worst.
-    stream.set_nodelay(True)
-    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        stream.socket.setsockopt(socket.SOL_SOCKET, buffer, SYSTEM_BUFFER)
+    return f"{urlsplit(address.url)._replace(scheme='ws').geturl()}/exec?{urlencode(query)}"
 
 
 def _server(address: ExecAddress) -> str:
     return f"the API server at {urlsplit(address.url).netloc}"
 
 
-def _why(error: BaseException, server: str, within: float) -> TransportError | None:
+def _why(error: Exception, server: str, within: float) -> TransportError | None:
     """What kept the stream from being opened, in words; None for what is no affair of the server's."""
     match error:
-        case HTTPTimeoutError():
+        case TimeoutError():
             return TransportBrokenError(f"{server} did not answer within {within:g} s")
-        case StreamClosedError() | HTTPStreamClosedError():
+        case StreamClosedError() | HTTPStreamClosedError() | ConnectionResetError() | BrokenPipeError():
             return TransportBrokenError(f"{server} closed the connection without an answer")
         case HTTPClientError():
             return _refused(error, server)
-        case WebSocketError():
+        case WebSocketError() | UnsatisfiableReadError():
             return TransportBrokenError(f"{server} answered, but not with a websocket")
         case ssl.SSLCertVerificationError():
             return TransportBrokenError(f"the certificate of {server} is not trusted: {error.verify_message}")
         case ssl.SSLError():
             return TransportBrokenError(f"no TLS with {server}: {error.reason or error}")
         case OSError():
-            return TransportBrokenError(f"{server} cannot be reached: {error.strerror or error}")
+            # asyncio puts a text of its own beside the system's number; a resolver's numbers are below 0.
+            number = error.errno or 0
+            said = os.strerror(number) if number > 0 else error.strerror or error
+            return TransportBrokenError(f"{server} cannot be reached: {said}")
     return None
 
 

@@ -55,6 +55,8 @@ class Command:
         #: Of the request.
         self.query = query
         self.headers = handler.request.headers
+        #: Bytes of each message that came, its first included.
+        self.sizes: list[int] = []
         self._handler = handler
         self._stream = stream
         self._stdin = bytearray()
@@ -119,6 +121,7 @@ class Command:
 
     def arrived(self, message: bytes) -> asyncio.Future[None] | None:
         """What the client has sent; the next message has to wait for the future."""
+        self.sizes.append(len(message))
         if message[0] == STDIN:
             self._stdin += message[1:]
         elif message == bytes([CLOSE, STDIN]):

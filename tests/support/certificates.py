@@ -1,0 +1,17 @@
+"""Certificates for the loopback address, made by the openssl program."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def make_certificate(path: Path) -> Path:
+    """A self-signed certificate for 127.0.0.1 and its key, in one file."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(path))
+    subject = ("-subj", "/CN=gateway", "-addext", "subjectAltName=IP:127.0.0.1")
+    certificate = path.with_name(f"{path.name}.cert")
+    command = ("openssl", "req", "-x509", *key, "-days", "2", *subject, "-out", str(certificate))
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + certificate.read_text())
+    return path
