@@ -36,13 +36,26 @@ class Installation:
 
     @property
     def account(self) -> str:
-        """The gateway's user name."""
-        return f"system:serviceaccount:{self.gateway}:jupyter-gateway"
+        """The gateway's, as "namespace:name"."""
+        return f"{self.gateway}:jupyter-gateway"
 
     @property
     def policies(self) -> list[str]:
         """Names of the admission policies, and of their bindings."""
         return [f"integr8scode-executor-{name}-{self.executors}" for name in _POLICIES]
+
+    @contextmanager
+    def overlay(self) -> Iterator[Path]:
+        """The folder that kustomize is given: the example's, with these names."""
+        names = {"kernels": self.executors, "hub": self.gateway}
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder).resolve() / "overlay"
+            shutil.copytree(_EXAMPLE, target)
+            for file in target.rglob("kustomization.yaml"):
+                manifests = os.path.relpath(_K8S / "manifests", file.parent)
+                text = file.read_text().replace("../../../manifests", manifests)
+                file.write_text(re.sub(r"\b(kernels|hub)\b", lambda name: names[name[1]], text))
+            yield target
 
     def wait(self, api: Api) -> None:
         """Until the API server goes by the policies and the quota, of which it learns a little later."""
@@ -66,19 +79,12 @@ class Installation:
 def installed() -> Iterator[Installation]:
     """All manifests, applied; gone afterwards."""
     mark = secrets.token_hex(3)
-    names = {"kernels": f"kernels-{mark}", "hub": f"hub-{mark}"}
-    made = Installation(names["kernels"], names["hub"])
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "overlay")
-        shutil.copytree(_EXAMPLE, target)
-        for file in target.rglob("kustomization.yaml"):
-            manifests = os.path.relpath(_K8S / "manifests", file.parent.resolve())
-            text = file.read_text().replace("../../../manifests", manifests)
-            file.write_text(re.sub(r"\b(kernels|hub)\b", lambda name: names[name[1]], text))
-        try:
-            kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(target))
-            yield made
-        finally:
-            for kind in _KINDS:
-                kubectl("delete", kind, "--ignore-not-found", *made.policies)
-            kubectl("delete", "namespace", "--ignore-not-found", "--wait=false", made.executors, made.gateway)
+    made = Installation(f"kernels-{mark}", f"hub-{mark}")
+    try:
+        with made.overlay() as folder:
+            kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(folder))
+        yield made
+    finally:
+        for kind in _KINDS:
+            kubectl("delete", kind, "--ignore-not-found", *made.policies)
+        kubectl("delete", "namespace", "--ignore-not-found", "--wait=false", made.executors, made.gateway)

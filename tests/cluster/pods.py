@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def executor(namespace: str, asked: Mapping[str, Any] | None = None, **traits: A
         owner="somebody",
         settings=asked or {},
     )
-    return copy.deepcopy(KubernetesBackend(namespace=namespace, **traits).pod(request))
+    return _own(KubernetesBackend(namespace=namespace, **traits).pod(request))
 
 
 def control(namespace: str, address: str, port: int, **traits: Any) -> Pod:
@@ -31,3 +31,9 @@ def control(namespace: str, address: str, port: int, **traits: Any) -> Pod:
     return podspec.control(
         f"control-{uuid.uuid4()}", address, port, settings.read({}, configured), configured
     )
+
+
+def _own(pod: Pod) -> Pod:
+    """The same, with no part in it twice."""
+    made: Pod = json.loads(json.dumps(pod))
+    return made

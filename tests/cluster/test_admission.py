@@ -195,7 +195,10 @@ def test_a_field_of_a_containers_security_that_no_executor_has_is_refused_by_its
 def test_a_field_of_a_container_that_no_executor_has_is_refused_by_its_name(
     api: Api, unguarded: Installation, place: str, field: str
 ) -> None:
-    pod = pods.executor(unguarded.executors, {"read_only": [{"claim": "a"}]})
+    # A volume that is a device may neither be mounted too, nor be there with users of the pod's own.
+    claim = {"read_only": [{"claim": "a"}]}
+    pod = pods.executor(unguarded.executors, claim, user_namespaces=False)
+    del pod["spec"]["containers"][0]["volumeMounts"][-1]
     pod["spec"][place][0][field] = mutations.FORBIDDEN_CONTAINER[field]
     assert f"spec.{place}[0].{field}" in refusal(api, unguarded, pod)
 
