@@ -1,4 +1,4 @@
-"""Pods in a namespace of the tests' own, on the cluster that KUBECONFIG names."""
+"""Pods in namespaces of the tests' own, on the cluster that KUBECONFIG names."""
 
 from __future__ import annotations
 
@@ -8,21 +8,42 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.api import Api, connected
+from tests.cluster.installation import Installation, installed
 from tests.cluster.kubectl import Namespace, kubectl
 
 
 @pytest.fixture(scope="session")
-def namespace() -> Iterator[Namespace]:
-    """A namespace without any policy, with what is in it gone afterwards."""
+def cluster() -> None:
+    """There is one."""
     if not os.environ.get("KUBECONFIG"):
         pytest.fail(
             "KUBECONFIG names no cluster. Run `python3 -m tools.check tests/cluster`, which makes one;"
             " or `make cluster-shell`, and pytest in there.",
             pytrace=False,
         )
+
+
+@pytest.fixture(scope="session")
+def namespace(cluster: None) -> Iterator[Namespace]:
+    """A namespace without any policy, with what is in it gone afterwards."""
     name = f"cluster-test-{secrets.token_hex(3)}"
     kubectl("create", "namespace", name)
     try:
         yield Namespace(name)
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def api(cluster: None) -> Iterator[Api]:
+    with connected() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def installation(api: Api) -> Iterator[Installation]:
+    """The manifests of k8s/, in force."""
+    with installed() as made:
+        made.wait(api)
+        yield made
