@@ -16,9 +16,11 @@ How a stream ends, as the contract in `base` has it:
 With the stream's end both directions are over: nothing in the protocol ends stdout alone. When the server
 closes while bytes lie unread at its side, TCP may throw away the reason, and what was on its way here.
 
-The server agrees to the websocket before it asks the kubelet (k8s.io/apiserver 0.36, streamtranslator.go).
-So `open` tells what is decided by then: 401, 403, 404, 429. Whatever is wrong with the container comes by
-the stream.
+What is wrong with the container is told in one of two ways. From Kubernetes 1.36 on a node's kubelet may take
+the websocket itself (ExtendWebSocketsToKubelet, pkg/registry/core/pod/rest/subresources.go), and refuses it
+with an HTTP status, which `open` raises. Otherwise the API server has agreed before it asks the kubelet
+(k8s.io/apiserver 0.36, streamtranslator.go), and the refusal comes by the stream. 401, 403, 404 and 429 are
+always HTTP's.
 """
 
 from __future__ import annotations
@@ -245,9 +247,12 @@ def _why(error: Exception, server: str, within: float) -> TransportError | None:
 
 
 def _refused(error: HTTPClientError, server: str) -> TransportRefusedError:
-    body = error.response.body if error.response is not None else b""
-    said = exec_status.message_of(body) or exec_status.legible(error.message or "no reason given")
-    after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
+    response = error.response
+    body, headers = (response.body, response.headers) if response is not None else (b"", {})
+    # The API server answers with a Status, a kubelet with a line of text.
+    is_text = headers.get("Content-Type", "").startswith("text/plain")
+    said = exec_status.message_of(body) or (exec_status.line(body) if is_text else "") or error.message
+    after = headers.get("Retry-After", "")
     return TransportRefusedError(
         f"{server} refused the exec stream ({error.code}): {said}",
         status=error.code,
