@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 LARGE = b"".join(number.to_bytes(4, "big") for number in range(5 * MIB // 4))
 
 #: Bytes that server, kubelet and runtime together may hold in one direction; each has buffers of its own.
-BOUND = 48 * MIB
+BOUND = 80 * MIB
 
 #: Seconds without any progress that show that something waits.
 WHILE = 1.5
