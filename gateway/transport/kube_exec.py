@@ -52,7 +52,7 @@ _STDIN = bytes([STDIN])
 _STDIN_ENDS = bytes([CLOSE, STDIN])
 
 _CLOSED = "this side has closed the exec stream"
-_ENDED = "this side has said that it sends nothing more"
+_SENT_EOF = "this side has said that it sends nothing more"
 _CANCELLED = "a send was cancelled before all of its bytes were gone"
 _GONE = "the connection to the API server is gone"
 
@@ -92,7 +92,7 @@ class KubeExecTransport(Transport):
         self._receiving = False
         self._sending = False
         self._send_fault: str | None = None
-        self._ended = False  # by `send_eof`
+        self._sent_eof = False
 
     @classmethod
     async def open(cls, address: ExecAddress, *, within: float) -> KubeExecTransport:
@@ -164,7 +164,7 @@ class KubeExecTransport(Transport):
         if not self._half_close:
             raise NotImplementedError(f"{V4} has no half-close")
         await self._write(_STDIN_ENDS)
-        self._ended = True
+        self._sent_eof = True
 
     async def _write(self, message: bytes) -> None:
         """Returns when the system has taken it all."""
@@ -193,8 +193,8 @@ class KubeExecTransport(Transport):
             raise TransportBusyError("another task is sending to this exec stream")
         if fault := self._send_fault or self._arrivals.over:
             raise TransportBrokenError(fault)
-        if self._ended:
-            raise TransportClosedError(_ENDED)
+        if self._sent_eof:
+            raise TransportClosedError(_SENT_EOF)
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -251,7 +251,9 @@ def _refused(error: HTTPClientError, server: str) -> TransportRefusedError:
     body, headers = (response.body, response.headers) if response is not None else (b"", {})
     # The API server answers with a Status, a kubelet with a line of text.
     is_text = headers.get("Content-Type", "").startswith("text/plain")
-    said = exec_status.message_of(body) or (exec_status.line(body) if is_text else "") or error.message
+    said = exec_status.message_of(body) or exec_status.line(
+        body if is_text else (error.message or "").encode()
+    )
     after = headers.get("Retry-After", "")
     return TransportRefusedError(
         f"{server} refused the exec stream ({error.code}): {said}",

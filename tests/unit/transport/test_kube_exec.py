@@ -131,6 +131,7 @@ REFUSALS = {
     ),
     "503 with a page": (http("503 Service Unavailable", b"<html>"), 503, "Service Unavailable"),
     "400 without a body": (http("400 Bad Request"), 400, "Bad Request"),
+    "a reason without end": (http("403 " + "x" * 5000), 403, "x" * 1000),
     "a Status that is too large": (http("403 Forbidden", status("x" * 70_000)), 403, "Forbidden"),
     "a redirect": (http("302 Found", b"", "Location: http://127.0.0.1:9/"), 302, "Found"),
 }
