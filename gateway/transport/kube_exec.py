@@ -16,6 +16,10 @@ How a stream ends, as the contract in `base` has it:
 With the stream's end both directions are over: nothing in the protocol ends stdout alone. When the server
 closes while bytes lie unread at its side, TCP may throw away the reason, and what was on its way here.
 
+A side that does not read stops the other one, but not at once: API server, kubelet and runtime hold as much
+as their connections' buffers do (26 to 31 MiB seen per direction where tcp_rmem allows 32). So what is sent
+last may arrive late, and the link has a window and a heartbeat of its own.
+
 What is wrong with the container is told in one of two ways. From Kubernetes 1.36 on a node's kubelet may take
 the websocket itself (ExtendWebSocketsToKubelet, pkg/registry/core/pod/rest/subresources.go), and refuses it
 with an HTTP status, which `open` raises. Otherwise the API server has agreed before it asks the kubelet

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from gateway.transport import kube_exec
 from gateway.transport.base import TransportBrokenError, TransportError
 from gateway.transport.kube_exec import ExecAddress, KubeExecTransport, TransportRefusedError
 from tests.cluster.kubectl import Namespace, Pod, kubectl, until
@@ -201,6 +202,23 @@ async def test_twenty_streams_at_once_carry_each_their_own(api: Api, pod: Pod) -
             await transport.close()
 
     await asyncio.gather(*(echo(number) for number in range(20)))
+
+
+async def test_a_server_that_knows_v4_alone_carries_all_but_the_half_close(
+    api: Api, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is offered then is nothing that the server knows, and v4, which leads to the runtime's own server.
+    monkeypatch.setattr(kube_exec, "V5", "unknown.channel.k8s.io")
+    command = ("sh", "-c", f"head -c {len(LARGE)}; echo err >&2; exit 3")
+    async with streaming(api.address(pod, *command)) as transport, running(transport.send(LARGE)):
+        assert await receive_exactly(transport, len(LARGE)) == LARGE
+        with pytest.raises(TransportBrokenError, match=r"exit code 3; it last wrote: err$"):
+            await transport.receive()
+    async with streaming(api.address(pod, "cat")) as transport:
+        with pytest.raises(NotImplementedError):
+            await transport.send_eof()
+        await transport.send(b"x")
+        assert await transport.receive() == b"x"
 
 
 # -- how it ends --------------------------------------------------------------------------------------
