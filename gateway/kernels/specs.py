@@ -3,10 +3,13 @@
 The kernelspec API of jupyter_client says where they are and how they are written
 (https://jupyter-client.readthedocs.io/en/stable/kernels.html#kernel-specs). A kernelspec belongs to the
 administrator; what of it reaches a kernel is its `argv`, its `env` and `metadata.sandbox`.
+
+On Kubernetes they are a ConfigMap, which is mounted as one flat folder: so there may be such a folder, `files`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import string
 import sys
@@ -34,6 +37,13 @@ class KernelSpecs(LoggingConfigurable):
 
     default_kernel_name = Unicode(
         "python3", config=True, help="The kernelspec that is started where a client names none."
+    )
+
+    files = Unicode(
+        "",
+        config=True,
+        help="A folder with a file NAME.json for each of further kernelspecs, which have no folder of their "
+        "own. They come before others of the same name; empty: there is none.",
     )
 
     manager = Instance(KernelSpecManager)
@@ -70,7 +80,16 @@ class KernelSpecs(LoggingConfigurable):
             except Exception as error:
                 # jupyter_client lets JSON, traitlets and OS errors through; none may hide the others.
                 self.log.error("The kernelspec %r cannot be read and is left out: %s", name, error)
+        for path in self._files():
+            try:
+                specs[path.stem] = _from_file(path)
+            except Exception as error:
+                self.log.error("The kernelspec in %s cannot be read and is left out: %s", path, error)
         return specs
+
+    def _files(self) -> list[Path]:
+        # A hidden one is not the administrator's: the kubelet keeps what it links to in such folders.
+        return sorted(Path(self.files).glob("[!.]*.json")) if self.files else []
 
     def _fingerprint(self) -> object:
         seen: list[tuple[str, int, int]] = []
@@ -85,7 +104,21 @@ class KernelSpecs(LoggingConfigurable):
                 except OSError:
                     continue
                 seen.append((entry.path, status.st_mtime_ns, status.st_size))
+        for path in self._files():
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            seen.append((str(path), status.st_mtime_ns, status.st_size))
         return seen
+
+
+def _from_file(path: Path) -> KernelSpec:
+    """Raises whatever is wrong with it, as jupyter_client does."""
+    spec = KernelSpec(resource_dir="", **json.loads(path.read_text()))
+    if any("{resource_dir}" in part for part in spec.argv):
+        raise ValueError("its argv has {resource_dir} in it, and it has no folder")
+    return spec
 
 
 def command(name: str, spec: KernelSpec, python: str) -> list[str]:

@@ -327,6 +327,60 @@ def test_a_kernelspec_that_cannot_be_read_hides_no_other(folder):
     assert set(kernelspecs(folder).all()) == {"spec"}
 
 
+def write_as_kubelet(volume: Path, **specs: dict[str, Any]) -> None:
+    """What a ConfigMap's volume is (kubernetes/pkg/volume/util/atomic_writer.go): links through a link that
+    is exchanged."""
+    volume.mkdir(exist_ok=True)
+    held = volume / f"..{len(list(volume.iterdir()))}"
+    held.mkdir()
+    for name, members in specs.items():
+        spec = {"argv": ["k", "{connection_file}"], "display_name": name, "language": "any", **members}
+        (held / f"{name}.json").write_text(json.dumps(spec))
+    (volume / "..new").symlink_to(held.name)
+    (volume / "..new").rename(volume / "..data")
+    for link in volume.glob("[!.]*"):
+        if link.stem not in specs:
+            link.unlink()
+    for name in specs:
+        if not (volume / f"{name}.json").is_symlink():
+            (volume / f"{name}.json").symlink_to(f"..data/{name}.json")
+
+
+def test_a_kernelspec_in_a_file_is_added_changed_or_removed_without_a_restart(folder, tmp_path):
+    volume = tmp_path / "volume"
+    write_as_kubelet(volume, one={})
+    found = kernelspecs(folder)
+    found.files = str(volume)
+    assert set(found.all()) == {"spec", "one"}
+    write_as_kubelet(volume, one={}, two={})
+    assert set(found.all()) == {"spec", "one", "two"}
+    write_as_kubelet(volume, one={"display_name": "eno"}, two={})  # of the same size
+    assert found.get("one").display_name == "eno"
+    write_as_kubelet(volume, two={})
+    assert set(found.all()) == {"spec", "two"}
+
+
+def test_a_kernelspec_in_a_file_comes_before_that_in_a_folder(folder, tmp_path):
+    write_as_kubelet(tmp_path / "volume", spec={"display_name": "the file's"})
+    found = kernelspecs(folder)
+    found.files = str(tmp_path / "volume")
+    assert found.get("spec").display_name == "the file's"
+
+
+@pytest.mark.parametrize("argv", [["{resource_dir}/kernel", "{connection_file}"], 7])
+def test_a_file_that_is_no_kernelspec_hides_no_other(folder, tmp_path, argv):
+    write_as_kubelet(tmp_path / "volume", one={}, broken={"argv": argv})
+    found = kernelspecs(folder)
+    found.files = str(tmp_path / "volume")
+    assert set(found.all()) == {"spec", "one"}
+
+
+def test_a_folder_of_files_that_is_not_there_hides_no_kernelspec(folder):
+    found = kernelspecs(folder)
+    found.files = str(folder / "nowhere")
+    assert set(found.all()) == {"spec"}
+
+
 def test_the_command_has_its_folders_filled_in_and_keeps_the_connection_file():
     spec = KernelSpec(argv=["/k", "{resource_dir}/a", "{connection_file}", "{other}"], resource_dir="/r")
     assert specs.command("spec", spec, "/p") == ["/k", "/r/a", "{connection_file}", "{other}"]
