@@ -1,0 +1,60 @@
+#!/bin/sh
+# Deploys the gateway by its chart into the cluster that KUBECONFIG names. The namespaces, the policies and all
+# else that the chart does not manage are made before Helm runs, by setup.sh, so that nothing runs without them. A
+# second time, what has changed is brought up to date.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+
+usage() {
+    cat <<END
+Usage: deploy.sh [--dry-run] [--kustomization=FOLDER] [OPTION OF HELM]...
+
+  --dry-run               say what would be made or changed, and change nothing
+  --kustomization=FOLDER  another than k8s/manifests, such as k8s/examples/other-names
+
+Options of \`helm upgrade --install\` follow, such as --values=FILE or --set=images.registry=registry.example/kernels.
+END
+}
+
+dry_run=false
+folder=$here/manifests
+while [ $# -gt 0 ]; do
+    case $1 in
+        --dry-run) dry_run=true ;;
+        --kustomization=*) folder=${1#*=} ;;
+        --help) usage; exit ;;
+        *) break ;;
+    esac
+    shift
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+need helm "https://helm.sh/docs/intro/install/ says how to get it."
+need kubectl "https://kubernetes.io/docs/tasks/tools/ says how to get it."
+render "$folder"
+executors=$(namespace_of NetworkPolicy executor-deny-all)
+gateway=$(namespace_of Deployment canary)
+
+setup() {
+    "$here/setup.sh" --for-chart "--kustomization=$folder" "$@"
+}
+
+release() {
+    helm upgrade --install integr8scode "$here/helm/integr8scode" --namespace="$gateway" \
+        --set="executors.namespace=$executors" "$@"
+}
+
+if $dry_run; then
+    setup --dry-run
+    # Helm asks the server about namespaces that are not there yet, where it may ask it at all.
+    release --dry-run=client --hide-secret "$@"
+    exit
+fi
+setup
+release --wait --timeout=5m "$@"
+doctor "$executors" "$gateway"
