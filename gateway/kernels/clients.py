@@ -65,6 +65,14 @@ class Clients:
         for attachment in self._attachments.values():
             attachment.unbind()
 
+    def leave(self, link: Link | None, error: Exception) -> None:
+        """Another gateway goes on, and gives each client what it has not taken here. All hear `error`."""
+        for attachment in self._attachments.values():
+            attachment.inbox.drop()
+            attachment.inbox.close(error)
+        self.unbind(link)
+        self.close(error)
+
     def close(self, error: Exception) -> None:
         """The kernel is gone; every client hears `error`."""
         for attachment in self._attachments.values():

@@ -170,10 +170,10 @@ class Kernel:
         await self._cancel_tasks()
         async with self._changing:
             self._voice.silent = True
-            self._clients.unbind(self._link)
+            self._clients.leave(self._link, KernelGoneError(self.id))
             if self._link is not None:
+                await self._link.settle(EXIT_WAIT)
                 await self._link.close()
-            self._clients.close(KernelGoneError(self.id))
 
     async def interrupt(self) -> None:
         """Have what runs interrupted; what never looks goes on. Raises `KernelStateError`."""

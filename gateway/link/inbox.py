@@ -68,6 +68,11 @@ class Inbox:
         await self._emptied.wait()
         return False
 
+    def drop(self) -> None:
+        """Forget what waits: whoever goes on with this client is sent it again."""
+        self._messages.clear()
+        self.size = 0
+
     def close(self, error: Exception) -> None:
         """Nothing more will come: once empty, `take` raises `error`. The first close decides."""
         self._closed = self._closed or error

@@ -23,6 +23,8 @@ class Outgoing:
         self._acks: dict[int, int] = {}
         self._pong: bytes | None = None
         self._wake = asyncio.Event()
+        self._sending = False
+        self._gone = asyncio.Event()
 
     def post(self, *pieces: bytes) -> None:
         """Send the bytes of a frame behind what waits."""
@@ -45,6 +47,12 @@ class Outgoing:
         self._pong = framing.encode(Kind.PONG, payload=framing.SEQUENCE.pack(ping))
         self._wake.set()
 
+    async def drained(self) -> None:
+        """Wait until everything has gone to the transport, as long as `write` runs."""
+        while self._wake.is_set() or self._sending:
+            self._gone.clear()
+            await self._gone.wait()
+
     async def write(self) -> NoReturn:
         """Write for ever. Raises `TransportError`."""
         while True:
@@ -55,4 +63,7 @@ class Outgoing:
                 self._waiting.append(self._pong)
                 self._pong = None
             waiting, self._waiting = self._waiting, []
+            self._sending = True
             await self._transport.send(b"".join(waiting))
+            self._sending = False
+            self._gone.set()

@@ -17,6 +17,7 @@ sent again. No client ever stops the reading of the link, on which the others, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Any
 
@@ -125,6 +126,15 @@ class Link:
         """Wait for the end of the link; the reason in words."""
         await self._ended.wait()
         return self._reason or ""
+
+    async def settle(self, within: float) -> None:
+        """Wait until all that was posted has gone to the transport, for up to `within` seconds.
+
+        Before `close`, where another gateway goes on: what it does not know as acknowledged is sent again.
+        """
+        if self._outgoing is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._outgoing.drained(), within)
 
     async def close(self) -> None:
         """End the link and give back its tasks and its transport; may be called again."""

@@ -78,6 +78,11 @@ def message_of(body: bytes) -> str:
         return ""
 
 
+def line(body: bytes) -> str:
+    """A body that is text, on one line."""
+    return legible(body[:_LONGEST_MESSAGE].decode(errors="replace").strip())
+
+
 def text(value: Any, name: str, longest: int) -> str:
     """A member that is a string, fit for a log; empty where there is none."""
     member = _member(value, name)

@@ -16,9 +16,15 @@ How a stream ends, as the contract in `base` has it:
 With the stream's end both directions are over: nothing in the protocol ends stdout alone. When the server
 closes while bytes lie unread at its side, TCP may throw away the reason, and what was on its way here.
 
-The server agrees to the websocket before it asks the kubelet (k8s.io/apiserver 0.36, streamtranslator.go).
-So `open` tells what is decided by then: 401, 403, 404, 429. Whatever is wrong with the container comes by
-the stream.
+A side that does not read stops the other one, but not at once: API server, kubelet and runtime hold as much
+as their connections' buffers do (26 to 31 MiB seen per direction where tcp_rmem allows 32). So what is sent
+last may arrive late, and the link has a window and a heartbeat of its own.
+
+What is wrong with the container is told in one of two ways. From Kubernetes 1.36 on a node's kubelet may take
+the websocket itself (ExtendWebSocketsToKubelet, pkg/registry/core/pod/rest/subresources.go), and refuses it
+with an HTTP status, which `open` raises. Otherwise the API server has agreed before it asks the kubelet
+(k8s.io/apiserver 0.36, streamtranslator.go), and the refusal comes by the stream. 401, 403, 404 and 429 are
+always HTTP's.
 """
 
 from __future__ import annotations
@@ -50,7 +56,7 @@ _STDIN = bytes([STDIN])
 _STDIN_ENDS = bytes([CLOSE, STDIN])
 
 _CLOSED = "this side has closed the exec stream"
-_ENDED = "this side has said that it sends nothing more"
+_SENT_EOF = "this side has said that it sends nothing more"
 _CANCELLED = "a send was cancelled before all of its bytes were gone"
 _GONE = "the connection to the API server is gone"
 
@@ -90,7 +96,7 @@ class KubeExecTransport(Transport):
         self._receiving = False
         self._sending = False
         self._send_fault: str | None = None
-        self._ended = False  # by `send_eof`
+        self._sent_eof = False
 
     @classmethod
     async def open(cls, address: ExecAddress, *, within: float) -> KubeExecTransport:
@@ -162,7 +168,7 @@ class KubeExecTransport(Transport):
         if not self._half_close:
             raise NotImplementedError(f"{V4} has no half-close")
         await self._write(_STDIN_ENDS)
-        self._ended = True
+        self._sent_eof = True
 
     async def _write(self, message: bytes) -> None:
         """Returns when the system has taken it all."""
@@ -191,8 +197,8 @@ class KubeExecTransport(Transport):
             raise TransportBusyError("another task is sending to this exec stream")
         if fault := self._send_fault or self._arrivals.over:
             raise TransportBrokenError(fault)
-        if self._ended:
-            raise TransportClosedError(_ENDED)
+        if self._sent_eof:
+            raise TransportClosedError(_SENT_EOF)
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -245,9 +251,14 @@ def _why(error: Exception, server: str, within: float) -> TransportError | None:
 
 
 def _refused(error: HTTPClientError, server: str) -> TransportRefusedError:
-    body = error.response.body if error.response is not None else b""
-    said = exec_status.message_of(body) or exec_status.legible(error.message or "no reason given")
-    after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
+    response = error.response
+    body, headers = (response.body, response.headers) if response is not None else (b"", {})
+    # The API server answers with a Status, a kubelet with a line of text.
+    is_text = headers.get("Content-Type", "").startswith("text/plain")
+    said = exec_status.message_of(body) or exec_status.line(
+        body if is_text else (error.message or "").encode()
+    )
+    after = headers.get("Retry-After", "")
     return TransportRefusedError(
         f"{server} refused the exec stream ({error.code}): {said}",
         status=error.code,

@@ -51,6 +51,8 @@ def deployed(installation: Installation, folder: Path) -> Iterator[Deployed]:
     if own is not None:
         for archive in images.build(NEEDED).values():
             own.import_image(archive)
+        # It may have been started without its image, and would be tried again less and less often.
+        kubectl("delete", "pods", "--selector=component=canary", "--namespace", installation.gateway)
     words = ("--namespace", installation.gateway, f"--timeout={PATIENCE_S:.0f}s")
     kubectl("rollout", "status", "deployment/canary", *words)
     yield Deployed(installation, _kubeconfig(installation, folder))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 import subprocess
+import tempfile
 from pathlib import Path
 
 
@@ -15,3 +18,13 @@ def make_certificate(path: Path) -> Path:
     subprocess.run(command, check=True, capture_output=True)
     path.write_text(path.read_text() + certificate.read_text())
     return path
+
+
+@functools.cache
+def loopback_tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's settings, and those of a client that trusts it alone."""
+    servers = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(Path(folder, "both.pem"))
+        servers.load_cert_chain(certificate)
+        return servers, ssl.create_default_context(cafile=certificate)

@@ -14,6 +14,7 @@ from gateway.transport.base import Transport
 from gateway.transport.kube_exec import ExecAddress, KubeExecTransport
 from gateway.transport.pipe import PipeTransport
 from tests.support import exec_server
+from tests.support.certificates import loopback_tls
 from tests.support.exec_server import Command, ExecServer
 
 
@@ -129,20 +130,24 @@ class ExecPeer(Peer):
 class ExecEnds(Ends):
     peer_half_close = False
 
-    def __init__(self, name: str, subprotocol: str, *, half_close: bool) -> None:
+    def __init__(self, name: str, subprotocol: str, *, half_close: bool, tls: bool) -> None:
         self.name = name
         self.half_close = half_close
         self._subprotocol = subprotocol
+        self._tls = tls
 
     async def open(self) -> tuple[Transport, Peer]:
-        server = ExecServer(self._subprotocol)
-        transport = await KubeExecTransport.open(ExecAddress(server.url, "c", ["cat"]), within=5)
+        servers, clients = loopback_tls() if self._tls else (None, None)
+        server = ExecServer(self._subprotocol, tls=servers)
+        address = ExecAddress(server.url, "c", ["cat"], ssl_context=clients)
+        transport = await KubeExecTransport.open(address, within=5)
         return transport, ExecPeer(server, await server.command())
 
 
 IMPLEMENTATIONS: list[Ends] = [
     PipeEnds("pipe", refuse=True),
     PipeEnds("pipe where Linux is older than 6.16", refuse=False),
-    ExecEnds("exec v5 (stand-in server)", exec_server.V5, half_close=True),
-    ExecEnds("exec v4 (stand-in server)", exec_server.V4, half_close=False),
+    ExecEnds("exec v5 (stand-in server)", exec_server.V5, half_close=True, tls=False),
+    ExecEnds("exec v5 over TLS (stand-in server)", exec_server.V5, half_close=True, tls=True),
+    ExecEnds("exec v4 (stand-in server)", exec_server.V4, half_close=False, tls=False),
 ]

@@ -119,8 +119,19 @@ REFUSALS = {
     "403 with a Status": (http("403 Forbidden", status("exec is forbidden")), 403, "exec is forbidden"),
     "404 with a Status": (http("404 Not Found", status('pods "p" not found')), 404, 'pods "p" not found'),
     "500 with a Status": (http("500 Internal", status("no backend")), 500, "no backend"),
+    "500 of a kubelet": (
+        http("500 Internal", b'container not found ("c")\n', "Content-Type: text/plain; charset=utf-8"),
+        500,
+        'container not found ("c")',
+    ),
+    "a book": (
+        http("500 Internal", b"\x1b" + b"x" * 9000, "Content-Type: text/plain"),
+        500,
+        "\ufffd" + "x" * 999,
+    ),
     "503 with a page": (http("503 Service Unavailable", b"<html>"), 503, "Service Unavailable"),
     "400 without a body": (http("400 Bad Request"), 400, "Bad Request"),
+    "a reason without end": (http("403 " + "x" * 5000), 403, "x" * 1000),
     "a Status that is too large": (http("403 Forbidden", status("x" * 70_000)), 403, "Forbidden"),
     "a redirect": (http("302 Found", b"", "Location: http://127.0.0.1:9/"), 302, "Found"),
 }
