@@ -1,7 +1,7 @@
 """`jupyter gateway doctor`: can sandboxes be made on this machine, and are they isolated?
 
 The backend's own checks, as a table for a person or as JSON for a script. The exit status is 0 when nothing
-is wrong, and 1 when something is, or could not be told.
+is wrong, 1 when something is, and 2 when nothing is, but something could not be told.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Doctor(JupyterGateway):
         checks = asyncio.run(_look(backend))
         limits = backend.describe_limits()
         print(as_json(self.backend, checks, limits) if self.json else as_table(checks, limits))
-        self.exit(0 if all(check.ok for check in checks) else 1)
+        verdicts = {check.ok for check in checks}
+        self.exit(1 if False in verdicts else 2 if None in verdicts else 0)
 
 
 async def _look(backend: Backend) -> Sequence[Check]:

@@ -185,11 +185,29 @@ class Life(Listener):
         from .proof import Proof
 
         self._is_proven = False
+        if self._proof is not None:
+            self._proof.close()
         try:
             self._proof = Proof(self._loop, command["canary"], self._on_proof)
         except ValueError as error:
             self._launch = None
             raise LaunchError(f"A kernel cannot start: {error}") from None
+
+    def prove(self, number: int, command: dict[str, Any]) -> None:
+        """CONTROL prove: the same by itself, of a sandbox whose kernel is not to be started yet."""
+        from .proof import Proof
+
+        def done(error: str) -> None:
+            self._proof = None
+            self._gateway.answer(number, f"The sandbox is not isolated: {error}." if error else "")
+
+        if self._proof is not None:
+            self._gateway.answer(number, "Another proof is under way.")
+            return
+        try:
+            self._proof = Proof(self._loop, command.get("canary"), done)
+        except ValueError as error:
+            self._gateway.answer(number, str(error))
 
     def _on_proof(self, error: str) -> None:
         self._proof = None

@@ -258,6 +258,8 @@ class Relay(Gateway):
         match command.get("op"):
             case "start":
                 self._life.start(number, command)
+            case "prove":
+                self._life.prove(number, command)
             case "ready":
                 self._life.ready(number)
             case "interrupt":

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.installation import Installation
-
 from tests.cluster.kubectl import PATIENCE_S, kubectl
 from tools import images
 from tools.cluster import Cluster

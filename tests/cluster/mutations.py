@@ -143,6 +143,7 @@ FORBIDDEN: Object = {
     "serviceAccountName": "other",
     "schedulerName": "other",
     "schedulingGates": [{"name": "example.org/gate"}],
+    "priorityClassName": "system-node-critical",
 }
 
 #: The same of `spec.securityContext`.

@@ -101,6 +101,14 @@ def test_what_kueue_makes_of_an_executor_is_taken(api: Api, installation: Instal
     assert refusal(api, installation, pod) == ""
 
 
+def test_an_executor_with_much_data_is_not_too_dear_to_judge(api: Api, installation: Installation) -> None:
+    # An expression may cost so much and no more (https://kubernetes.io/docs/reference/using-api/cel/).
+    data = [{"config_map": f"a{n}", "target": "/".join(["folder"] * 20 + [str(n)])} for n in range(100)]
+    pod = pods.executor(installation.executors, {"read_only": data})
+    pod["metadata"]["annotations"] |= {f"integr8scode/{n}": "x" * 1000 for n in range(100)}
+    assert refusal(api, installation, pod) == ""
+
+
 # The fixtures are of the session; the API server judges some fifty pods a second.
 @run(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=pod_settings)

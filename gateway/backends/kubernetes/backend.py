@@ -16,6 +16,7 @@ from ..base import (
     Backend,
     BackendError,
     CapacityError,
+    Check,
     IsolationError,
     LimitReport,
     Sandbox,
@@ -26,10 +27,11 @@ from ..sizes import MIB, format_size
 from ..traits import BackendMeta, Size, check_limit
 from . import names, podspec, reasons, settings
 from .api import Api, ApiError
-from .checks import Look, additional, as_start_member, before_anything_runs, policy_check
+from .checks import Look, additional, as_start_member, before_anything_runs, beside, policy_check
 from .proof import Canary, Controls, find_canary
 from .sandbox import KubernetesSandbox, Log
 from .settings import Asked, Limits, Pod, Settings
+from .trial import look_at
 from .watch import PodWatch
 
 _IMAGES = "localhost/jupyter-sandbox-gateway"
@@ -201,15 +203,18 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
     async def create(self, request: SandboxRequest) -> Sandbox:
         if self._api is None or self._controls is None:
             raise BackendError("The backend has not been started.")
+        return await self._create(self._api, self._controls, request)
+
+    async def _create(self, api: Api, controls: Controls, request: SandboxRequest) -> KubernetesSandbox:
         pod = self.pod(request)
         asked = settings.read(request.settings, self._settings())
         name = pod["metadata"]["name"]
         if name in self._sandboxes:
             raise BackendError(f"The kernel {request.kernel_id} has a sandbox already.")
         sandbox = self._sandboxes[name] = self._found(pod)
-        proving = asyncio.create_task(self._prove(self._api, self._controls, asked))
+        proving = asyncio.create_task(self._prove(api, controls, asked))
         try:
-            await self._api.create(self._pods, pod)
+            await api.create(self._pods, pod)
             await sandbox.running(self.start_timeout)
             sandbox.proof = {"canary": as_start_member(await proving, self.policy_timeout)}
         except ApiError as error:
@@ -243,6 +248,21 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
             await self._api.close()
             self._api = self._controls = None
 
+    async def checks(self) -> Sequence[Check]:
+        if self._api is not None and self._controls is not None:
+            return await self._look_around(self._api, self._controls)
+        try:
+            self._api = await Api.connect(self.kubeconfig, self.context)
+            self._controls = await self._follow(self._api)
+            return await self._look_around(self._api, self._controls)
+        except ApiError as error:
+            remedy = (
+                "See that the configuration names a cluster that answers, and an account that may list pods."
+            )
+            return [Check("cluster", None if error.status == 403 else False, str(error), remedy)]
+        finally:
+            await self.close()
+
     def describe_limits(self) -> Sequence[LimitReport]:
         return [
             LimitReport("memory", format_size(self.memory), "the container's cgroup", False),
@@ -268,11 +288,44 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         namespace, _, service = self.canary.partition("/")
         return Look(api, self._settings(), self.policy, (namespace, service))
 
-    async def _get_ready(self, api: Api) -> None:
-        """Follow the pods, prove isolation, and take over what an earlier gateway has left."""
-        self._controls = Controls(api, self._settings(), self._pods, self.control_age, self.log)
+    async def _follow(self, api: Api) -> Controls:
+        """Watch the pods of this instance."""
         self._watch = PodWatch(api, self._pods, f"{names.INSTANCE}={self.instance}", self._told, self.log)
         await self._watch.start()
+        return Controls(api, self._settings(), self._pods, self.control_age, self.log)
+
+    async def _look_around(self, api: Api, controls: Controls) -> Sequence[Check]:
+        """All checks, and an executor that is made to be looked at where they are well."""
+        look = self._look(api)
+        checks = [check async for check in before_anything_runs(look, controls)]
+        more = [check async for check in beside(look)]
+        if all(check.ok for check in checks):
+            checks += await self._try(look, controls)
+        return [*checks, *more]
+
+    async def _try(self, look: Look, controls: Controls) -> Sequence[Check]:
+        request = SandboxRequest(str(uuid.uuid4()), "doctor", ["doctor"], "", {}, "doctor")
+        asked = settings.read({}, self._settings())
+        try:
+            canary = await find_canary(look.api, *look.canary)
+            sandbox = await self._create(look.api, controls, request)
+        except BackendError as error:
+            return [
+                Check(
+                    "executor", False, str(error), "See that its images can be had and its users are its own."
+                )
+            ]
+        try:
+            start = as_start_member(canary, self.policy_timeout)
+            steps = look_at(sandbox, canary, start, controls, asked, self._explain)
+            return [check async for check in steps]
+        finally:
+            await asyncio.shield(sandbox.destroy())
+
+    async def _get_ready(self, api: Api) -> None:
+        """Follow the pods, prove isolation, and take over what an earlier gateway has left."""
+        self._controls = await self._follow(api)
+        assert self._watch is not None
         look = self._look(api)
         async for check in before_anything_runs(look, self._controls):
             if not check.ok:

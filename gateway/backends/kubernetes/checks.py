@@ -7,6 +7,7 @@ to do.
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,35 @@ NEEDED = (
     ("", "pods/exec", ("get", "create")),
     ("networking.k8s.io", "networkpolicies", ("get", "list")),
 )
+
+#: What it must not be: (namespace, group, resource, verbs), "" being the executors' namespace and None all.
+_HARMFUL = (
+    ("", "", "secrets", ("get", "list", "create")),
+    ("", "", "configmaps", ("get", "list")),
+    ("", "", "serviceaccounts/token", ("create",)),
+    ("", "", "pods", ("update",)),
+    ("", "", "pods/attach", ("get", "create")),
+    ("", "", "pods/portforward", ("get", "create")),
+    ("", "", "pods/proxy", ("get", "create")),
+    ("", "", "pods/ephemeralcontainers", ("patch", "update")),
+    ("", "", "pods/log", ("get",)),
+    ("", "", "services", ("create",)),
+    ("", "networking.k8s.io", "networkpolicies", ("create", "update", "patch", "delete")),
+    ("", "rbac.authorization.k8s.io", "rolebindings", ("create", "patch")),
+    ("", "apps", "deployments", ("create",)),
+    ("kube-system", "", "secrets", ("get", "list")),
+    ("kube-system", "", "pods", ("create", "delete")),
+    (None, "", "pods", ("list", "create")),
+    (None, "", "nodes", ("get", "list", "patch")),
+    (None, "", "namespaces", ("patch", "delete")),
+    (None, "admissionregistration.k8s.io", "validatingadmissionpolicybindings", ("patch", "delete")),
+    (None, "rbac.authorization.k8s.io", "clusterrolebindings", ("create", "patch")),
+)
+
+#: The gateway's service account, in the canary's namespace (k8s/manifests/gateway).
+ACCOUNT = "jupyter-gateway"
+
+_LEVEL = "pod-security.kubernetes.io/enforce"
 
 #: The kernel id of a pod that is only tried, never made.
 _NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -51,25 +81,25 @@ class Look(NamedTuple):
 
 
 async def before_anything_runs(look: Look, controls: Controls) -> AsyncIterator[Check]:
-    """The checks of a start, in the order in which one makes the next one meaningful."""
-    for name, check in (
-        ("version", _version),
-        ("permissions", _permissions),
-        ("policy", policy_check),
-        ("admission", _admission),
-    ):
-        yield await _unknown_where_forbidden(name, check, look)
-    yield await _control(look, controls)
+    """The checks of a start. Each is well, or no executor may run."""
+    for name, check in _OF_A_START.items():
+        yield await seen(name, check(look))
+    yield await seen("control", _control(look, controls))
 
 
-async def _unknown_where_forbidden(name: str, check: Callable[[Look], Awaitable[Check]], look: Look) -> Check:
+async def beside(look: Look) -> AsyncIterator[Check]:
+    """What else a doctor looks at."""
+    for name, check in _OF_A_DOCTOR.items():
+        yield await seen(name, check(look))
+
+
+async def seen(name: str, check: Awaitable[Check]) -> Check:
+    """A check, which is unknown where the account may not look."""
     try:
-        return await check(look)
+        return await check
     except ApiError as error:
         if error.status == 403:
-            return Check(
-                name, None, f"It may not be seen. {error}", "Use an account that may, or see to it by hand."
-            )
+            return Check(name, None, f"It may not be seen. {error}", "Ask with an account that may see it.")
         return Check(name, False, str(error), "See to it that the API server can be reached, and try again.")
 
 
@@ -83,11 +113,12 @@ async def _version(look: Look) -> Check:
 
 
 async def _permissions(look: Look) -> Check:
+    account = await _account(look)
     missing = [
         f"{verb} {resource}"
         for group, resource, verbs in NEEDED
         for verb in verbs
-        if not await _may(look, group, resource, verb)
+        if not await _may(look, group, resource, verb, look.settings.namespace, account)
     ]
     namespace = look.settings.namespace
     if missing:
@@ -100,22 +131,14 @@ async def _permissions(look: Look) -> Check:
     return Check("permissions", True, f"all that is needed in the namespace {namespace}")
 
 
-async def _may(look: Look, group: str, resource: str, verb: str) -> bool:
+async def _may(look: Look, group: str, resource: str, verb: str, namespace: str, account: str) -> bool:
+    """Whether that account may, or this one where it is ""; `namespace` "" is the whole cluster."""
     name, _, sub = resource.partition("/")
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {
-            "resourceAttributes": {
-                "namespace": look.settings.namespace,
-                "group": group,
-                "resource": name,
-                "subresource": sub,
-                "verb": verb,
-            }
-        },
-    }
-    answer = await look.api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    attributes = {"namespace": namespace, "group": group, "resource": name, "subresource": sub, "verb": verb}
+    spec: Object = {"resourceAttributes": attributes, **({"user": account} if account else {})}
+    kind = "SubjectAccessReview" if account else "SelfSubjectAccessReview"
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+    answer = await look.api.create(f"/apis/authorization.k8s.io/v1/{kind.lower()}s", review)
     return bool(answer.get("status", {}).get("allowed"))
 
 
@@ -141,6 +164,88 @@ async def policy_check(look: Look) -> Check:
             f"{_APPLY} Extra egress belongs in a policy of its own, and other labels in both places.",
         )
     return Check("policy", True, f"{where} denies all traffic")
+
+
+async def _namespace(look: Look) -> Check:
+    """Pod Security's own level, beside the admission policy."""
+    name = look.settings.namespace
+    try:
+        namespace = await look.api.get(f"/api/v1/namespaces/{name}")
+    except NotFoundError:
+        return Check("namespace", False, f"There is no namespace {name}.", _APPLY)
+    level = (namespace["metadata"].get("labels") or {}).get(_LEVEL, "none")
+    ok = level == "restricted"
+    detail = f"the namespace {name} enforces the Pod Security level {level}"
+    return Check("namespace", ok, detail, "" if ok else f"It must be restricted. {_APPLY}")
+
+
+async def _excess(look: Look) -> Check:
+    """What the gateway's account may do beyond what it needs."""
+    account = await _account(look)
+    found = []
+    for namespace, group, resource, verbs in _HARMFUL:
+        where = look.settings.namespace if namespace == "" else namespace or ""
+        for verb in verbs:
+            if await _may(look, group, resource, verb, where, account):
+                found.append(f"{verb} {resource} in {where or 'the whole cluster'}")
+    if found:
+        return Check(
+            "excess",
+            False,
+            f"{account or 'The account'} may do what no gateway needs: {', '.join(found)}.",
+            "Take the role or binding away that allows it; k8s/manifests/executors/role.yaml is all it "
+            "needs.",
+        )
+    tried = sum(len(verbs) for *_, verbs in _HARMFUL)
+    return Check("excess", True, f"nothing beyond what is needed, of {tried} tried")
+
+
+async def _account(look: Look) -> str:
+    """The gateway's user name, where this is not the gateway's account itself; else ""."""
+    review: Object = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = await look.api.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+    name = str(answer["status"]["userInfo"].get("username", ""))
+    if name.startswith("system:serviceaccount:"):
+        return ""
+    return f"system:serviceaccount:{look.canary[0]}:{ACCOUNT}"
+
+
+async def _additional(look: Look) -> Check:
+    policies = (await look.api.get(look.policies)).get("items", [])
+    chosen = proof.selecting(policies, _labels(look), look.policy)
+    if not chosen:
+        return Check("additional", True, "no other policy selects executors")
+    opened = "; ".join(
+        f"{policy['metadata']['name']} opens {_opened(policy['spec'])}"
+        for policy in policies
+        if policy["metadata"]["name"] in chosen
+    )
+    return Check("additional", True, f"beside the deny-all policy, for executors: {opened}")
+
+
+def _opened(spec: Object) -> str:
+    ways = {kind: spec.get(kind) for kind in ("ingress", "egress") if spec.get(kind)}
+    return json.dumps(ways, sort_keys=True) if ways else "nothing"
+
+
+async def _quota(look: Look) -> Check:
+    quotas = (await look.api.get(f"{look.namespace}/resourcequotas")).get("items", [])
+    full = [
+        f"{name}: {used} of {quota['status']['hard'][name]} in {quota['metadata']['name']}"
+        for quota in quotas
+        for name, used in (quota.get("status", {}).get("used") or {}).items()
+        if name == "pods" and int(used) >= int(quota["status"]["hard"][name])
+    ]
+    if full:
+        return Check("quota", False, f"There is no room for another kernel ({', '.join(full)}).", "Raise it.")
+    if not quotas:
+        return Check("quota", False, "Nothing bounds what kernels take of the cluster together.", _APPLY)
+    bounds = (
+        f"{used} of {quota['status']['hard'][name]} {name}"
+        for quota in quotas
+        for name, used in sorted((quota.get("status", {}).get("used") or {}).items())
+    )
+    return Check("quota", True, ", ".join(bounds))
 
 
 async def additional(look: Look) -> list[str]:
@@ -217,6 +322,20 @@ _REMEDY = (
 
 def _where(canary: Canary) -> str:
     return f"{' and '.join(canary.addresses)}, port {canary.port}"
+
+
+_OF_A_START: dict[str, Callable[[Look], Awaitable[Check]]] = {
+    "version": _version,
+    "permissions": _permissions,
+    "policy": policy_check,
+    "admission": _admission,
+}
+_OF_A_DOCTOR: dict[str, Callable[[Look], Awaitable[Check]]] = {
+    "excess": _excess,
+    "namespace": _namespace,
+    "additional": _additional,
+    "quota": _quota,
+}
 
 
 def as_start_member(canary: Canary, within: float) -> dict[str, Any]:

@@ -101,11 +101,19 @@ class Controls:
             if clock() - self._shown.get(key, -self._age) < self._age:
                 return
             began = clock()
-            await self._run(asked, canary)
+            if not await self.reaches(asked, canary):
+                where = " and ".join(canary.addresses)
+                raise IsolationError(
+                    f"The control could not reach the canary at {where}, port {canary.port}, so that it says "
+                    "nothing that an executor cannot. Something else than the deny-all policy is in the "
+                    "way: a policy of the canary's namespace that does not let it in, one that selects "
+                    "the control, or the network itself."
+                )
             self._shown = {each: at for each, at in self._shown.items() if clock() - at < self._age}
             self._shown[key] = began
 
-    async def _run(self, asked: Asked, canary: Canary) -> None:
+    async def reaches(self, asked: Asked, canary: Canary) -> bool:
+        """Whether a control like this pod reaches every address. Raises `IsolationError` where none runs."""
         name = f"control-{uuid.uuid4().hex[:16]}"
         short = dataclasses.replace(
             asked, limits=dataclasses.replace(asked.limits, life=min(_CONTROL_LIFE, asked.limits.life))
@@ -114,21 +122,13 @@ class Controls:
         control = self._running[name] = _Control(pod, asyncio.Event())
         try:
             await self._api.create(self._pods, pod)
-            status = await self._ended(control)
+            return await self._ended(control) == _REACHED
         except ApiError as error:
             raise IsolationError(
                 f"Whether executors are isolated cannot be shown: {reasons.refusal(error)}"
             ) from error
         finally:
             await asyncio.shield(self._delete(name))
-        if status != _REACHED:
-            where = " and ".join(canary.addresses)
-            raise IsolationError(
-                f"The control could not reach the canary at {where}, port {canary.port}, so that it says "
-                "nothing that an executor cannot. Something else than the deny-all policy is in the way: "
-                "a policy of the canary's namespace that does not let it in, one that selects the "
-                "control, or the network itself."
-            )
 
     async def _ended(self, control: _Control) -> int:
         """Its exit status. Raises `IsolationError` where it does not come so far."""

@@ -71,6 +71,11 @@ class KubernetesSandbox(Sandbox):
         self._changed = asyncio.Event()
 
     @property
+    def pod(self) -> Object:
+        """As the cluster has it."""
+        return self._pod
+
+    @property
     def lives(self) -> bool:
         """Whether it has not ended, as far as the cluster has said."""
         return not (self._asked or self._over.done())

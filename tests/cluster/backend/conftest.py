@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.installation import Installation
 
 from gateway.backends.base import Backend
 from tests.cluster.deployed import Deployed, deployed
+from tests.cluster.installation import Installation
 from tests.conformance.backend.conftest import Started
 from tests.conformance.backend.kinds import EXECUTORS, KUBERNETES, BackendKind
 

@@ -413,7 +413,7 @@ def test_the_doctor_prints_a_table_with_remedies(
     [
         ((), True, 0),
         (("--HarmlessBackend.trouble=quakes",), False, 1),
-        (("--HarmlessBackend.unsure=True",), None, 1),
+        (("--HarmlessBackend.unsure=True",), None, 2),
     ],
 )
 def test_the_doctor_speaks_json_to_scripts(
