@@ -4,7 +4,7 @@ The kernelspec API of jupyter_client says where they are and how they are writte
 (https://jupyter-client.readthedocs.io/en/stable/kernels.html#kernel-specs). A kernelspec belongs to the
 administrator; what of it reaches a kernel is its `argv`, its `env` and `metadata.sandbox`.
 
-On Kubernetes they are a ConfigMap, which is mounted as one flat folder: so there may be such a folder, `files`.
+On Kubernetes they are a ConfigMap, which is mounted as one flat folder: there may be such a folder, `files`.
 """
 
 from __future__ import annotations

@@ -76,15 +76,22 @@ class Installation:
 
 
 @contextmanager
-def installed() -> Iterator[Installation]:
-    """All manifests, applied; gone afterwards."""
+def absent() -> Iterator[Installation]:
+    """Names under which there is nothing; whatever a test makes of these is gone afterwards."""
     mark = secrets.token_hex(3)
     made = Installation(f"kernels-{mark}", f"hub-{mark}")
     try:
-        with made.overlay() as folder:
-            kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(folder))
         yield made
     finally:
         for kind in _KINDS:
             kubectl("delete", kind, "--ignore-not-found", *made.policies)
         kubectl("delete", "namespace", "--ignore-not-found", "--wait=false", made.executors, made.gateway)
+
+
+@contextmanager
+def installed() -> Iterator[Installation]:
+    """All manifests, applied; gone afterwards."""
+    with absent() as made:
+        with made.overlay() as folder:
+            kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(folder))
+        yield made

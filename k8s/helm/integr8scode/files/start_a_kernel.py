@@ -1,4 +1,4 @@
-"""What a client does: start a kernel, run a cell, delete the kernel. HOST:PORT and the token's file are given."""
+"""A client: start a kernel, run a cell, delete the kernel. Given are HOST:PORT and the token's file."""
 
 import asyncio
 import json
@@ -10,13 +10,13 @@ from typing import Any
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-#: Seconds for a policy of the network to let this pod out, and for a kernel to start: its image may be pulled.
+#: Seconds for a policy of the network to let this pod out, and for a kernel to start, its image pulled.
 TO_REACH = 30
 TO_RUN = 180
 
 
-async def main(place: str, token_file: str) -> None:
-    headers = {"Authorization": f"token {Path(token_file).read_text().strip()}"}
+async def main(place: str, token: str) -> None:
+    headers = {"Authorization": f"token {token}"}
 
     async def ask(method: str, path: str) -> Any:
         body = "{}" if method == "POST" else None
@@ -71,7 +71,7 @@ async def run(socket: Any, code: str) -> str:
 
 
 try:
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]).read_text().strip()))
 except HTTPClientError as error:
     body = error.response.body.decode() if error.response else ""
     sys.exit(f"{error}: {body}")
