@@ -240,6 +240,8 @@ class Api:
 
         configuration = Configuration()
         configuration.client_side_validation = False
+        # Not by a proxy that the environment names: exec streams could not follow.
+        configuration.client_session_kwargs = {"trust_env": False}
         place = self._kubeconfig or "the service account of this pod"
         try:
             if self._kubeconfig:
