@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,28 @@ def test_nothing_of_the_executors_namespace_is_the_charts(tmp_path: Path) -> Non
     assert {each["metadata"]["namespace"] for each in objects.values()} == {HUB}
     kinds = {each["kind"] for each in objects.values()}
     assert kinds.isdisjoint({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Namespace"})
+
+
+def test_the_operators_guide_names_each_object_and_its_owner(tmp_path: Path) -> None:
+    rows = re.findall(
+        r"^\| (\w+)/(\S+) \| (\S*) *\| (setup\.sh|chart)(.*) \|$",
+        (K8S.parent / "docs/kubernetes.md").read_text(),
+        re.M,
+    )
+    told = {(kind, name, namespace): (owner, also) for kind, name, namespace, owner, also in rows}
+    assert len(told) == len(rows)
+
+    def keys(objects: Iterable[Object]) -> set[tuple[str, str, str]]:
+        return {
+            (each["kind"], each["metadata"]["name"], each["metadata"].get("namespace", ""))
+            for each in objects
+        }
+
+    setups = keys(yaml.safe_load_all(kubectl("kustomize", str(K8S / "manifests"))))
+    charts = keys(rendered(tmp_path, EVERYTHING).values())
+    assert {key for key, (owner, _) in told.items() if owner == "chart"} == charts
+    assert {key for key, (owner, _) in told.items() if owner == "setup.sh"} == setups - charts
+    assert {key for key, (_, also) in told.items() if "without a release setup.sh" in also} == setups & charts
 
 
 @pytest.mark.parametrize("name", ["ServiceAccount jupyter-gateway", "Deployment canary", "Service canary"])

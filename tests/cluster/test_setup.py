@@ -7,14 +7,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.deployed import deployed
 from tests.cluster.installation import absent
 from tests.cluster.kubectl import kubectl
-from tests.cluster.operator import K8S, Operator, load_images, run, told
+from tests.cluster.operator import K8S, Client, Operator, load_images, run, told
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -115,6 +117,29 @@ def test_what_somebody_has_changed_is_shown_by_a_dry_run_and_then_mended(
     said = told(operator.setup())
     assert {each for each, became in said.items() if became != "unchanged"} == {what}
     assert pods() == "55"
+
+
+def test_a_gateway_outside_starts_a_kernel_with_the_account_that_it_made(
+    first: str, operator: Operator, tmp_path: Path
+) -> None:
+    shutil.copy(K8S.parent / "kernelspecs/python3/kernel.json", tmp_path / "python3.json")
+    with deployed(operator.installation, tmp_path) as there:
+        traits = [f"--KubernetesBackend.{name}={value}" for name, value in there.traits.items()]
+        argv = [sys.executable, "-m", "gateway", "--backend=kubernetes", "--port=0", *traits]
+        environment = {**os.environ, "JUPYTER_GATEWAY_TOKEN": "word"}
+        with subprocess.Popen(
+            [*argv, f"--KernelSpecs.files={tmp_path}"], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                found = re.match(r"URL: (http://127\.0\.0\.1:\d+)/\n", process.stdout.readline())
+                assert found is not None
+                client = Client(found[1], "word")
+                kernel = client.start()
+                assert operator.executors() == [f"kernel-{kernel}"]
+                client.ask("DELETE", f"/api/kernels/{kernel}")
+            finally:
+                process.terminate()
 
 
 def test_for_the_chart_it_leaves_out_what_the_chart_makes(first: str, operator: Operator) -> None:
