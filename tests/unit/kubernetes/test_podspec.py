@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -246,3 +249,10 @@ def test_the_yaml_is_the_pod_and_has_no_references() -> None:
     text = as_yaml(made)
     assert yaml.safe_load(text) == made
     assert "&id" not in text
+
+
+def test_who_has_no_cluster_does_not_pay_for_its_client() -> None:
+    """The client of the API costs 54 MB and most of a second."""
+    code = "import sys, gateway.app as app; app.JupyterGateway(); print([*sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"kubernetes", "aiohttp", "yaml"} & set(ast.literal_eval(result.stdout))
