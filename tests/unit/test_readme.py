@@ -50,9 +50,12 @@ def test_what_is_said_of_the_printed_lab_line_is_in_it() -> None:
     assert [setting for setting in said if setting not in line] == []
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", "".join(TEXT.values())))
-def test_a_link_to_a_file_leads_to_one(target: str) -> None:
-    assert (ROOT / target).exists()
+LINKS = [(page, target) for page, text in TEXT.items() for target in re.findall(r"\]\(([^)#:]+)\)", text)]
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS)
+def test_a_link_to_a_file_leads_to_one(page: str, target: str) -> None:
+    assert ((ROOT / page).parent / target).exists()
 
 
 @dataclass(frozen=True)
