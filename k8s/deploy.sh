@@ -5,6 +5,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=k8s/lib.sh
 . "$here/lib.sh"
 
 usage() {
@@ -30,10 +31,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-
 need helm "https://helm.sh/docs/intro/install/ says how to get it."
 need kubectl "https://kubernetes.io/docs/tasks/tools/ says how to get it."
 render "$folder"
@@ -56,5 +53,9 @@ if $dry_run; then
     exit
 fi
 setup
-release --wait --timeout=5m "$@"
+if ! release --wait --timeout=5m "$@"; then
+    say "The gateway's last words:"
+    kubectl logs deployment/gateway --namespace="$gateway" --tail=3 || true
+    fail "The chart is not well deployed. See: kubectl --namespace=$gateway describe pods"
+fi
 doctor "$executors" "$gateway"

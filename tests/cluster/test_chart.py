@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.installation import absent
 from tests.cluster.kubectl import kubectl, until
-from tests.cluster.operator import CHART, RELEASE, Operator, load_images, told
+from tests.cluster.operator import CHART, K8S, RELEASE, Operator, load_images, run, told
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -144,6 +144,18 @@ def test_a_setting_restarts_the_gateway_and_kernel_and_token_stay(operator: Oper
         until(lambda: client.state(kernel) == "idle", "the kernel is not gone on with")
         client.ask("DELETE", f"/api/kernels/{kernel}")
     until(lambda: operator.executors() == [], "the executor stays")
+
+
+def test_a_gateway_that_does_not_start_says_why(operator: Operator) -> None:
+    words = ("--set=config.KubernetesBackend.policy=other", "--timeout=20s")
+    overlay = f"--kustomization={operator.overlay}"
+    try:
+        result = run(K8S / "deploy.sh", overlay, *words)
+        assert result.returncode == 1
+        assert "There is not the NetworkPolicy other" in result.stdout
+        assert "The chart is not well deployed" in result.stderr
+    finally:
+        operator.upgrade()
 
 
 # -- the end --------------------------------------------------------------------------------------------
