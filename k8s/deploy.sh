@@ -46,6 +46,13 @@ release() {
         --set="executors.namespace=$executors" "$@"
 }
 
+# The kubelet keeps the end of what a gateway has said that ended with an error.
+last_words() {
+    container='.items[*].status.containerStatuses[*]'
+    kubectl get pods --namespace="$gateway" --selector=app=integr8s,component=gateway \
+        --output="jsonpath={$container.state.terminated.message}{$container.lastState.terminated.message}" | tail -n 3
+}
+
 if $dry_run; then
     setup --dry-run
     # Helm asks the server about namespaces that are not there yet, where it may ask it at all.
@@ -55,7 +62,7 @@ fi
 setup
 if ! release --wait --timeout=5m "$@"; then
     say "The gateway's last words:"
-    kubectl logs deployment/gateway --namespace="$gateway" --tail=3 || true
+    last_words
     fail "The chart is not well deployed. See: kubectl --namespace=$gateway describe pods"
 fi
 doctor "$executors" "$gateway"
