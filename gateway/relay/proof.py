@@ -37,6 +37,7 @@ class Proof:
         self._done = done
         self._addresses, self._port, within = _read(canary)
         self._deadline = loop.now + within
+        #: When there was an answer last, or the beginning.
         self._since = loop.now
         self._answered = ""
         self._sockets: set[socket.socket] = set()
@@ -52,7 +53,7 @@ class Proof:
         now = self._loop.now
         if now - self._since >= QUIET:
             self._end("")
-        elif now > self._deadline:
+        elif self._since > self._deadline:
             self._end(
                 f"it could reach the canary at {self._answered}, port {self._port}, which the deny-all "
                 "policy is to prevent"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.api import Api, connected
+from tests.cluster.deployed import Deployed, deployed
 from tests.cluster.installation import Installation, installed
 from tests.cluster.kubectl import Namespace, kubectl
 
@@ -46,4 +47,11 @@ def installation(api: Api) -> Iterator[Installation]:
     """The manifests of k8s/, in force."""
     with installed() as made:
         made.wait(api)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def there(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """The same with its images and its canary: a gateway can start."""
+    with deployed(installation, tmp_path_factory.mktemp("gateway")) as made:
         yield made

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,21 @@ class Deployed:
         return found
 
 
+@cache
+def import_images() -> bool:
+    """Whether the cluster is one of this machine's, to which what it needs was brought: once is enough."""
+    own = Cluster.of(os.environ["KUBECONFIG"])
+    if own is None:
+        return False
+    for archive in images.build(NEEDED).values():
+        own.import_image(archive)
+    return True
+
+
 @contextmanager
 def deployed(installation: Installation, folder: Path) -> Iterator[Deployed]:
     """An installation with its images and its canary, for as long as it is needed."""
-    own = Cluster.of(os.environ["KUBECONFIG"])
-    if own is not None:
-        for archive in images.build(NEEDED).values():
-            own.import_image(archive)
+    if import_images():
         # It may have been started without its image, and would be tried again less and less often.
         kubectl("delete", "pods", "--selector=component=canary", "--namespace", installation.gateway)
     words = ("--namespace", installation.gateway, f"--timeout={PATIENCE_S:.0f}s")

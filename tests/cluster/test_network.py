@@ -7,7 +7,6 @@ ordinary namespace.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from gateway.backends.kubernetes import names
 from tests.cluster import pods
 from tests.cluster.api import Api
-from tests.cluster.deployed import deployed
+from tests.cluster.deployed import Deployed
 from tests.cluster.installation import Installation
 from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl, until
 
@@ -69,10 +68,9 @@ def _listener(image: str = "localhost/base:1") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def hub(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
+def hub(there: Deployed) -> Namespace:
     """The gateway's namespace, with the canary up."""
-    with deployed(installation, tmp_path_factory.mktemp("gateway")) as made:
-        yield Namespace(made.installation.gateway)
+    return Namespace(there.installation.gateway)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,14 @@ from ..base import Ending
 from . import names
 from .api import ApiError, Object
 
-#: A container that waits for one of these does not start by itself, or not soon.
-_PULL = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+#: Why a container's image is not there -> whether it is not going to come by itself, or not soon.
+_PULL = {
+    "ErrImagePull": False,
+    "ImagePullBackOff": True,
+    "ErrImageNeverPull": True,
+    "InvalidImageName": True,
+}
+#: What a container waits for that is not going to come.
 _START = frozenset(
     {
         "CreateContainerConfigError",
@@ -73,7 +79,8 @@ def trouble(pod: Object) -> tuple[str, bool] | None:
         reason, message = waiting.get("reason", ""), _message(waiting)
         if reason in _PULL:
             image = next((each["image"] for each in _containers(pod) if each["name"] == name), "?")
-            return f"The image {image} cannot be had ({reason}): {message or 'see the image name'}.", True
+            why = f"({reason}): {message or 'see its name'}"
+            return f"The image {image} cannot be had {why}.", _PULL[reason]
         if reason in _START:
             return f"Its container {name!r} cannot be started ({reason}): {message}.", True
     return None

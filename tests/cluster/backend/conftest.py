@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,17 @@ from typing import Any
 import pytest
 
 from gateway.backends.base import Backend
-from tests.cluster.deployed import Deployed, deployed
-from tests.cluster.installation import Installation
+from tests.cluster.deployed import Deployed
 from tests.conformance.backend.conftest import Started
 from tests.conformance.backend.kinds import EXECUTORS, KUBERNETES, BackendKind
 
 
-@pytest.fixture(scope="session")
-def installed_gateway(
-    installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployed]:
-    """What a gateway needs is there."""
-    with deployed(installation, tmp_path_factory.mktemp("gateway")) as made:
-        yield made
-
-
 @pytest.fixture
-def backend_kind(installed_gateway: Deployed, monkeypatch: pytest.MonkeyPatch) -> BackendKind:
+def backend_kind(there: Deployed, monkeypatch: pytest.MonkeyPatch) -> BackendKind:
     """Executors; each folder has an instance of its own."""
-    monkeypatch.setenv(EXECUTORS, json.dumps(dict(installed_gateway.traits)))
+    monkeypatch.setenv(EXECUTORS, json.dumps(dict(there.traits)))
     return KUBERNETES._replace(
-        running=lambda: {pod["metadata"]["uid"] for pod in installed_gateway.pods()},
+        running=lambda: {pod["metadata"]["uid"] for pod in there.pods()},
         # Connections to the API server come and go.
         descriptors=lambda: 0,
     )

@@ -8,20 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.deployed import Deployed, deployed
-from tests.cluster.installation import Installation
+from tests.cluster.deployed import Deployed
 from tests.e2e.conftest import REPOSITORY, browser, lab, npm, open_notebook
 from tests.e2e.servers import Gateway, running_gateway
 
 __all__ = ["browser", "lab", "npm", "open_notebook"]
-
-
-@pytest.fixture(scope="session")
-def installed_gateway(
-    installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployed]:
-    with deployed(installation, tmp_path_factory.mktemp("installation")) as made:
-        yield made
 
 
 @pytest.fixture(scope="session")
@@ -42,23 +33,19 @@ def options(there: Deployed, instance: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def gateway(
-    tmp_path_factory: pytest.TempPathFactory, specs: Path, installed_gateway: Deployed
-) -> Iterator[Gateway]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, specs: Path, there: Deployed) -> Iterator[Gateway]:
     """In the place of tests/e2e's."""
     folder = tmp_path_factory.mktemp("gateway")
-    with running_gateway(folder, specs, *options(installed_gateway, "clients")) as server:
+    with running_gateway(folder, specs, *options(there, "clients")) as server:
         yield server
         for kernel_id in server.kernel_ids():
             server.status("DELETE", f"/api/kernels/{kernel_id}")
 
 
 @pytest.fixture(scope="module")
-def open_gateway(
-    tmp_path_factory: pytest.TempPathFactory, specs: Path, installed_gateway: Deployed
-) -> Iterator[Gateway]:
+def open_gateway(tmp_path_factory: pytest.TempPathFactory, specs: Path, there: Deployed) -> Iterator[Gateway]:
     """In the place of tests/e2e/test_notebooks'."""
     folder = tmp_path_factory.mktemp("open-gateway")
-    words = options(installed_gateway, "open")
+    words = options(there, "open")
     with running_gateway(folder, specs, *words, "--WebOptions.allow_path_token=True") as server:
         yield server

@@ -114,7 +114,10 @@ TROUBLES = {
         ("Its container 'kernel' cannot be started (CreateContainerError): bad.", True),
     ),
     "on its way": (pod(containerStatuses=container({"waiting": {"reason": "ContainerCreating"}})), None),
-    "pulled again": (pod(containerStatuses=container({"waiting": {"reason": "ErrImagePull"}})), None),
+    "no image yet": (
+        pod(containerStatuses=container({"waiting": {"reason": "ErrImagePull", "message": "no route"}})),
+        ("The image registry.example/a:1 cannot be had (ErrImagePull): no route.", False),
+    ),
     "new": (pod(), None),
 }
 
