@@ -5,6 +5,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=k8s/lib.sh
 . "$here/lib.sh"
 
 usage() {
@@ -30,10 +31,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-
 need helm "https://helm.sh/docs/intro/install/ says how to get it."
 need kubectl "https://kubernetes.io/docs/tasks/tools/ says how to get it."
 render "$folder"
@@ -49,6 +46,13 @@ release() {
         --set="executors.namespace=$executors" "$@"
 }
 
+# The kubelet keeps the end of what a gateway has said that ended with an error.
+last_words() {
+    container='.items[*].status.containerStatuses[*]'
+    kubectl get pods --namespace="$gateway" --selector=app=integr8s,component=gateway \
+        --output="jsonpath={$container.state.terminated.message}{$container.lastState.terminated.message}" | tail -n 3
+}
+
 if $dry_run; then
     setup --dry-run
     # Helm asks the server about namespaces that are not there yet, where it may ask it at all.
@@ -56,5 +60,9 @@ if $dry_run; then
     exit
 fi
 setup
-release --wait --timeout=5m "$@"
+if ! release --wait --timeout=5m "$@"; then
+    say "The gateway's last words:"
+    last_words
+    fail "The chart is not well deployed. See: kubectl --namespace=$gateway describe pods"
+fi
 doctor "$executors" "$gateway"

@@ -1,4 +1,10 @@
 # What setup.sh and deploy.sh share; read by them, never run.
+# shellcheck shell=sh
+
+# A folder for the time that they take.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 
 #: The oldest Kubernetes 1 that the gateway works with (gateway/backends/kubernetes/checks.py), and the oldest
 #: kubectl: one minor version off is what Kubernetes supports (https://kubernetes.io/releases/version-skew-policy/).

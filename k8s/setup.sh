@@ -5,6 +5,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=k8s/lib.sh
 . "$here/lib.sh"
 
 usage() {
@@ -29,10 +30,6 @@ for word; do
         *) usage >&2; fail "There is no option $word." ;;
     esac
 done
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
 
 # The chart makes it too: its marks are on it (manifests/gateway/service-accounts.yaml).
 is_charts() {

@@ -63,6 +63,8 @@ class Operator:
 
     installation: Installation
     overlay: Path
+    #: The name of the secret that has the token.
+    token_in: str = "gateway-token"  # noqa: S105  # a name
 
     @property
     def namespace(self) -> str:
@@ -124,7 +126,7 @@ class Operator:
 
     @property
     def token(self) -> str:
-        secret = self.get("secret", "gateway-token")
+        secret = self.get("secret", self.token_in)
         return base64.b64decode(secret["data"]["token"]).decode()
 
     @contextmanager

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from urllib.error import HTTPError
 
 import pytest
 
 from tests.cluster.installation import absent
 from tests.cluster.kubectl import kubectl, until
-from tests.cluster.operator import CHART, RELEASE, Operator, load_images, told
+from tests.cluster.operator import CHART, K8S, RELEASE, Operator, load_images, run, told
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -146,6 +148,18 @@ def test_a_setting_restarts_the_gateway_and_kernel_and_token_stay(operator: Oper
     until(lambda: operator.executors() == [], "the executor stays")
 
 
+def test_a_gateway_that_does_not_start_says_why(operator: Operator) -> None:
+    words = ("--set=config.KubernetesBackend.policy=other", "--timeout=40s")
+    overlay = f"--kustomization={operator.overlay}"
+    try:
+        result = run(K8S / "deploy.sh", overlay, *words)
+        assert result.returncode == 1
+        assert "There is not the NetworkPolicy other" in result.stdout
+        assert "The chart is not well deployed" in result.stderr
+    finally:
+        operator.upgrade()
+
+
 # -- the end --------------------------------------------------------------------------------------------
 
 
@@ -171,12 +185,15 @@ def test_uninstalled_no_executor_is_left_and_the_policies_stay(operator: Operato
 
 @pytest.fixture(scope="module")
 def installed(cluster: None) -> Iterator[Operator]:
-    """Somebody who has run setup.sh from nothing, and installed the chart by Helm alone."""
+    """Somebody who has run setup.sh from nothing, and installed the chart by Helm, with a token of theirs."""
     load_images()
     with absent() as names, names.overlay() as overlay:
-        made = Operator(names, overlay)
+        made = Operator(names, overlay, "mine")
         made.setup()
-        made.install("--set=keepExecutors=true", "--set=prePuller.enabled=false")
+        secret = ("create", "secret", "generic", "mine", "--namespace", made.namespace)
+        kubectl(*secret, "--from-literal=token=chosen-by-hand")
+        values = ("keepExecutors=true", "prePuller.enabled=false", "token.existingSecret=mine")
+        made.install(*(f"--set={each}" for each in values))
         yield made
 
 
@@ -196,6 +213,14 @@ def test_after_setup_helm_takes_over_what_both_make_and_setup_leaves_it(installe
     assert len(left) == 3
     assert {became for what, became in said.items() if what not in left} == {"unchanged"}
     assert installed.versions() == before
+
+
+def test_a_token_of_ones_own_is_the_only_one(installed: Operator) -> None:
+    assert installed.get("secret", "gateway-token") == {}
+    with installed.client() as client:
+        client.ask("GET", "/api/kernels")
+        with pytest.raises(HTTPError, match="403"):
+            replace(client, token=client.token[::-1]).ask("GET", "/api/kernels")
 
 
 def test_helm_may_then_change_what_setup_has_made(installed: Operator) -> None:

@@ -262,6 +262,12 @@ def test_a_wrong_value_is_refused_and_named(value: str, where: str) -> None:
     assert run("helm", *TEMPLATE).returncode == 0
 
 
+@pytest.mark.parametrize(("config", "seconds"), [({}, 45), ({"JupyterGateway": {"drain_grace": 90}}, 105)])
+def test_the_gateway_gets_the_time_to_drain(config: Object, seconds: int, tmp_path: Path) -> None:
+    spec = pod_specs(rendered(tmp_path, {"config": config}))["Deployment gateway"]
+    assert spec["terminationGracePeriodSeconds"] == seconds
+
+
 def test_the_policies_know_the_gateway_by_its_labels(tmp_path: Path) -> None:
     labels = rendered(tmp_path)["Deployment gateway"]["spec"]["template"]["metadata"]["labels"]
     policies = yaml.safe_load_all((K8S / "manifests/gateway/network-policies.yaml").read_text())
