@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING name what there is: tests, paths, settings and their defaults."""
+"""The pages name what there is: tests, paths, settings and their defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.app import JupyterGateway
 from gateway.app_announce import lab_line
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "k8s/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "k8s/README.md", "docs/kubernetes.md")
 TEXT = {page: (ROOT / page).read_text() for page in PAGES}
 
 
@@ -50,12 +50,12 @@ def test_what_is_said_of_the_printed_lab_line_is_in_it() -> None:
     assert [setting for setting in said if setting not in line] == []
 
 
-LINKS = [(page, target) for page, text in TEXT.items() for target in re.findall(r"\]\(([^)#:]+)\)", text)]
-
-
-@pytest.mark.parametrize(("page", "target"), LINKS)
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [(page, target) for page, text in TEXT.items() for target in re.findall(r"\]\(([^)#:]+)\)", text)],
+)
 def test_a_link_to_a_file_leads_to_one(page: str, target: str) -> None:
-    assert ((ROOT / page).parent / target).exists()
+    assert (ROOT / page).parent.joinpath(target).exists()
 
 
 @dataclass(frozen=True)
