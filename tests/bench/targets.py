@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import processes
@@ -230,13 +230,15 @@ class EnterpriseGateway(Server):
         ]
 
 
-def write_spec(folder: Path, python: str, name: str = SPEC, **sandbox: str) -> Path:
+def write_spec(
+    folder: Path, python: str, name: str = SPEC, sandbox: Mapping[str, object] | None = None
+) -> Path:
     """A folder for JUPYTER_PATH with a kernelspec that all targets can start; `sandbox` is our gateway's."""
     spec = folder / "kernels" / name
     spec.mkdir(parents=True)
     argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    written = {"argv": argv, "display_name": "Bench", "language": "python", "metadata": {"sandbox": sandbox}}
-    (spec / "kernel.json").write_text(json.dumps(written))
+    written = {"argv": argv, "display_name": "Bench", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps({**written, "metadata": {"sandbox": sandbox or {}}}))
     return folder
 
 

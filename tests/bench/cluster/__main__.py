@@ -24,6 +24,9 @@ from .pods import BarePods, OpenPod, open_pod
 from .rounds import Rounds, Targets
 from .targets import BUILT_IN, BuiltIn, Embedded, Executors
 
+#: What all kernelspecs ask for: by default twenty kernels would fill two cores, and a node has other pods.
+ROOM = {"cpu_request": 0.05}
+
 #: Said with the figures, because their names cannot.
 NOTES = (
     "Seconds, bytes, and messages or bytes per second. zmq, v1 and legacy are protocols. Direct is the",
@@ -52,9 +55,9 @@ def measure(options: argparse.Namespace) -> Values:
         installation = stack.enter_context(installed())
         installation.wait(stack.enter_context(connected()))
         there = stack.enter_context(deployed(installation, folder))
-        asked = {"relay": "built-in", "image": options.built_in}
-        specs = write_spec(folder / "executors", "python")
-        write_spec(specs, "python", BUILT_IN, **asked)
+        built_in = {**ROOM, "relay": "built-in", "image": options.built_in}
+        specs = write_spec(folder / "executors", "python", sandbox=ROOM)
+        write_spec(specs, "python", BUILT_IN, built_in)
         command = [sys.executable, "-m", "gateway"]
         targets = Targets(
             bare=Bare(options.kernel_python),
@@ -62,8 +65,8 @@ def measure(options: argparse.Namespace) -> Values:
             built_in=BuiltIn(command, specs, there),
             embedded=Embedded(command, write_spec(folder / "embedded", options.kernel_python)),
             open_pod=stack.enter_context(open_pod()),
-            pods=BarePods(there, {}),
-            built_in_pods=BarePods(there, asked),
+            pods=BarePods(there, ROOM),
+            built_in_pods=BarePods(there, built_in),
         )
         for server in (targets.ours, targets.built_in, targets.embedded):
             stack.enter_context(running(server))

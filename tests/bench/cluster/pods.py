@@ -14,7 +14,7 @@ import secrets
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ _ROOT = Path(__file__).parents[3]
 _LOG = logging.getLogger(__name__)
 #: Seconds that pods may take to run, or to be gone.
 _PATIENCE = 120.0
+#: Seconds until SIGKILL, as the gateway has it. With none the API server would not wait for their end.
+_GRACE = 1
 
 #: Bytes that the bare exec stream carries, and the command in the pod that writes them.
 STREAM = 100 * 1024 * 1024
@@ -71,9 +73,9 @@ class BarePods:
         news = asyncio.Event()
         watch = PodWatch(api, path, f"{names.INSTANCE}={instance}", lambda *_: news.set(), _LOG)
 
-        async def until_running(wanted: int) -> None:
+        async def until(condition: Callable[[], bool]) -> None:
             async with asyncio.timeout(_PATIENCE):
-                while sum(map(reasons.is_running, watch.pods.values())) < wanted:
+                while not condition():
                     news.clear()
                     await news.wait()
 
@@ -82,15 +84,15 @@ class BarePods:
             start = time.perf_counter()
             try:
                 await asyncio.gather(*(api.create(path, pod) for pod in made))
-                await until_running(count)
-                return time.perf_counter() - start
+                await until(lambda: sum(map(reasons.is_running, watch.pods.values())) == count)
+                elapsed = time.perf_counter() - start
             finally:
-                await asyncio.gather(*(api.delete(f"{path}/{pod['metadata']['name']}", 0) for pod in made))
-                # Gone, so that their end is no part of what is measured next.
-                async with asyncio.timeout(_PATIENCE):
-                    while watch.pods:
-                        news.clear()
-                        await news.wait()
+                await asyncio.gather(
+                    *(api.delete(f"{path}/{pod['metadata']['name']}", _GRACE) for pod in made)
+                )
+            # So that their end is no part of what is measured next.
+            await until(lambda: not watch.pods)
+            return elapsed
         finally:
             await watch.close()
             await api.close()
