@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Options of the gateway for `make serve`, for example ARGS=--port=9000.
 ARGS ?=
 
-.PHONY: serve test bench lock clean cluster-up cluster-down cluster-shell images
+.PHONY: serve test bench bench-cluster lock clean cluster-up cluster-down cluster-shell images
 
 # The gateway with JupyterLab and the teaching kernel, on 127.0.0.1:8888 or the next free port.
 serve:
@@ -16,6 +16,10 @@ test:
 # Measures beside the bare kernel and other gateways; fails on a missed gate.
 bench:
 	@exec $(PYTHON) -m tools.bench
+
+# Measures executors on a real Kubernetes beside bare pods and the embedded backend; fails on a missed gate.
+bench-cluster:
+	@exec $(PYTHON) -m tools.bench_cluster
 
 # A real Kubernetes on this machine, until cluster-down; the shell has kubectl, helm and KUBECONFIG.
 cluster-up cluster-down cluster-shell:

@@ -106,14 +106,20 @@ def _dockerfile(name: str) -> Path:
 
 
 def _make(name: str, base: str, out: Path) -> bool:
+    arguments = {"BASE": base, "VERSION": version()}
+    return make(_dockerfile(name), reference(name), arguments, out / f"{name}.tar")
+
+
+def make(dockerfile: Path, tag: str, arguments: Mapping[str, str], archive: Path) -> bool:
+    """Build an image as an archive, with the repository's root for context; whether it could be."""
     # chroot and vfs work wherever there is root, in a container too.
     environment = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-    with tempfile.TemporaryDirectory(dir=out) as work:
+    with tempfile.TemporaryDirectory(dir=archive.parent) as work:
         buildah = ("buildah", f"--root={work}/root", f"--runroot={work}/run")
-        arguments = (f"--build-arg=BASE={base}", f"--build-arg=VERSION={version()}")
-        recipe = (f"--tag={reference(name)}", f"--file={_dockerfile(name)}")
-        build = ("build", "--quiet", *recipe, *arguments, *_secrets(Path(work)), str(ROOT))
-        push = ("push", "--quiet", reference(name), f"oci-archive:{out}/{name}.tar:{reference(name)}")
+        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        recipe = (f"--tag={tag}", f"--file={dockerfile}")
+        build = ("build", "--quiet", *recipe, *given, *_secrets(Path(work)), str(ROOT))
+        push = ("push", "--quiet", tag, f"oci-archive:{archive}:{tag}")
         return all(
             subprocess.run([*buildah, *words], env=environment).returncode == 0 for words in (build, push)
         )

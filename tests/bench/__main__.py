@@ -7,42 +7,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from . import report
-from .figures import Run, summary
-from .gates import exit_status, gates
-from .rounds import Rounds, Values
+from . import program, report
+from .figures import Run
+from .gates import gates
+from .record import Values
+from .rounds import Rounds
 from .targets import Bare, EnterpriseGateway, KernelGateway, Ours, running, write_spec
-
-CORES = 2
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    program.add_options(parser)
     for name, told in (
-        ("--kernel-python", "interpreter with ipykernel, for every target"),
         ("--kernel-gateway", "the jupyter-kernelgateway command"),
         ("--enterprise-gateway", "the jupyter-enterprisegateway command"),
     ):
-        # Absolute: a kernelspec takes no relative program, and each server runs in a folder of its own.
         parser.add_argument(name, required=True, type=os.path.abspath, help=told)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write every figure")
     return parser.parse_args()
-
-
-def keep_to_cores() -> None:
-    """The gates are for two cores; what this process starts inherits the limit."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[:CORES])
-    if len(cores) < CORES:
-        print(f"The gates are for {CORES} cores; this machine has {len(cores)}.", file=sys.stderr)
 
 
 def measure(options: argparse.Namespace) -> Values:
@@ -61,22 +47,12 @@ def measure(options: argparse.Namespace) -> Values:
 
 
 def main() -> int:
-    # An exit, so that what was started is ended.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = parse()
-    keep_to_cores()
+    program.prepare()
     values = measure(options)
-    figures = {
-        name: {figure: summary(of_rounds) for figure, of_rounds in measured.items()}
-        for name, measured in values.items()
-    }
+    figures = program.summaries(values)
     run = Run(bare=figures.pop(Bare.name), ours=figures.pop(Ours.name), peers=figures)
-    listed = gates(run)
-    for line in report.text(run, listed):
-        print(line)
-    if options.json:
-        options.json.write_text(json.dumps(report.as_json(run, listed, values), indent=2))
-    return exit_status(listed)
+    return program.conclude(run, gates(run), values, report.NOTES, options.json)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def gates(run: Run) -> list[Gate]:
             *_round_trip(run, protocol),
             *_flood(run, protocol),
             *_big_output(run, protocol),
-            *_client(run, protocol),
+            *client_margins(run, protocol),
         ]
     return listed
 
@@ -118,7 +118,7 @@ def _weight(run: Run) -> list[Gate]:
     ]
 
 
-def _client(run: Run, protocol: str) -> list[Gate]:
+def client_margins(run: Run, protocol: str) -> list[Gate]:
     """Whether the client outran each server that it measured."""
     listed = []
     for figure, what in (("flood_rate", "a flood"), ("big_output", "10 MiB outputs")):

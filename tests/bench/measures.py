@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from . import processes
 from .client import Client, missing
@@ -72,21 +75,20 @@ def round_trips(client: Client, count: int = 200, seconds: float = 3.0) -> list[
 def flood(target: Target, client: Client, count: int) -> dict[str, float]:
     """`count` small stream messages: how many never came, how fast the others, and what it cost.
 
-    `cpu_per_message` is the server's own process. Where it has a relay in the sandbox, that one's is told
-    beside it: it does there what other gateways do in the server.
+    `cpu_per_message` is the server's own process. What else is known to work for it is told beside it: a
+    relay does in the sandbox what other gateways do in the server.
     """
     client.execute(PREPARE)
-    spending = {}
-    if target.pid is not None:
-        spending["cpu_per_message"] = target.pid
-        relays = processes.relays(target.pid)
-        if len(relays) > 1:
-            raise RuntimeError(f"{target.name} has more than the one kernel that is measured: {relays}")
-        if relays:
-            spending["relay_cpu_per_message"] = relays[0]
-    before = {name: processes.cpu(pid) for name, pid in spending.items()}
+    spenders = target.spenders()
+    before = {name: processes.times(pids) for name, pids in spenders.items()}
     heard = client.execute(f"_flood({count}, 0)")
-    spent = {name: (processes.cpu(pid) - before[name]) / count for name, pid in spending.items()}
+    spent = {
+        f"{name}cpu_per_message": sum(
+            now - before[name].get(pid, now) for pid, now in processes.times(pids).items()
+        )
+        / count
+        for name, pids in spenders.items()
+    }
     return {"lost": missing(heard.heads, count), "rate": heard.rate(), **spent}
 
 
@@ -156,3 +158,28 @@ def _until_still(server: Server, client: WebSocketClient, still: float = 1.0, lo
         now = processes.memory(server.running_pid)
         if now > most:
             most, since = now, time.monotonic()
+
+
+@contextlib.contextmanager
+def at_once(target: Target, count: int) -> Iterator[dict[str, float]]:
+    """`count` kernels started at once, until each has given its first result or failed; up until this ends.
+
+    Seconds that it took in all, and how many failed; why is told.
+    """
+    stacks = [contextlib.ExitStack() for _ in range(count)]
+
+    def start(stack: contextlib.ExitStack) -> bool:
+        try:
+            stack.enter_context(target.kernel()).execute("1 + 1")
+        except Exception as error:
+            print(f"{target.name}: a start failed: {error}", file=sys.stderr)
+            return False
+        return True
+
+    with ThreadPoolExecutor(count) as pool:
+        begun = time.perf_counter()
+        try:
+            well = list(pool.map(start, stacks))
+            yield {"start": time.perf_counter() - begun, "failed": well.count(False)}
+        finally:
+            list(pool.map(contextlib.ExitStack.close, stacks))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.relay import command
@@ -16,6 +18,15 @@ def cpu(pid: int) -> float:
     """Seconds of processor time so far, of all threads."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def times(pids: Iterable[int]) -> dict[int, float]:
+    """Process -> `cpu`, of those that there still are."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = cpu(pid)
+    return found
 
 
 def memory(pid: int) -> int:
@@ -42,7 +53,7 @@ def descriptors(pid: int) -> int:
 
 def relays(pid: int) -> list[int]:
     """The processes below a gateway that are relays of sandboxes; a gateway without sandboxes has none."""
-    return [each for each in descendants(pid) if _RELAY in _arguments(each)]
+    return [each for each in descendants(pid) if _RELAY in arguments(each)]
 
 
 def descendants(pid: int) -> list[int]:
@@ -60,15 +71,15 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def arguments(pid: int) -> list[bytes]:
+    """What it was started with; nothing of one that has ended, nor of bwrap, whose end are its child's."""
+    try:
+        found = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return found if not found[0].endswith(b"bwrap") else []
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of stat from the third, the state, on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _arguments(pid: int) -> list[bytes]:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    # bwrap's own command line ends with the relay's.
-    return arguments if not arguments[0].endswith(b"bwrap") else []

@@ -8,7 +8,7 @@ from typing import Any
 from .figures import Figures, Run, ratios
 from .gates import Gate
 
-#: Said with the figures, because their names cannot.
+#: Of the bench beside other gateways: said with the figures, because their names cannot.
 NOTES = (
     "Seconds, bytes, and messages or bytes per second. zmq, v1 and legacy are protocols. What is called",
     "client is the measuring client by itself, on the bytes that this server sent it. Memory, growth,",
@@ -17,9 +17,9 @@ NOTES = (
 )
 
 
-def text(run: Run, gates: Sequence[Gate]) -> Iterator[str]:
-    """Lines: all figures, ratios, gates, and in the end what was missed."""
-    yield from NOTES
+def text(run: Run, gates: Sequence[Gate], notes: Sequence[str]) -> Iterator[str]:
+    """Lines: `notes`, all figures, ratios, gates, and in the end what was missed."""
+    yield from notes
     for name, figures in _named(run).items():
         yield f"\n{name}"
         for figure, values in figures.items():
@@ -37,11 +37,14 @@ def text(run: Run, gates: Sequence[Gate]) -> Iterator[str]:
 
 
 def as_json(
-    run: Run, gates: Sequence[Gate], values: Mapping[str, Mapping[str, Sequence[float]]]
+    run: Run,
+    gates: Sequence[Gate],
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Everything; `values` are those of the single rounds."""
     return {
-        "notes": " ".join(NOTES),
+        "notes": " ".join(notes),
         "figures": {
             name: {figure: one._asdict() for figure, one in figures.items()}
             for name, figures in _named(run).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from . import processes
 from .bare import BareClient
 from .client import Client
 from .rest import rest
@@ -41,6 +43,10 @@ class Target:
 
     def stop(self) -> None:
         """End the server and what it left."""
+
+    def spenders(self) -> dict[str, list[int]]:
+        """Whose processor time counts: the first part of the figure's name -> processes."""
+        return {}
 
     def kernel(self, protocol: str | None = None) -> contextlib.AbstractContextManager[Client]:
         """A new kernel and a client of it, from the request to start it on."""
@@ -87,6 +93,7 @@ class Server(Target):
     """A gateway's process that is started by a command line and answers on a port of loopback."""
 
     protocols = ("v1", "legacy")
+    spec = SPEC
 
     def __init__(self, command: list[str], specs: Path) -> None:
         self.command = command
@@ -104,10 +111,17 @@ class Server(Target):
     def arguments(self) -> list[str]:
         raise NotImplementedError
 
+    def spenders(self) -> dict[str, list[int]]:
+        """Itself, and the relay where it has one."""
+        relays = processes.relays(self.running_pid)
+        if len(relays) > 1:
+            raise RuntimeError(f"{self.name} has more than the one kernel that is measured: {relays}")
+        return {"": [self.running_pid], **({"relay_": relays} if relays else {})}
+
     @contextlib.contextmanager
     def fresh(self) -> Iterator[Server]:
         """Another server of this kind, with nothing behind it."""
-        server = type(self)(self.command, self.specs)
+        server = copy.copy(self)
         with running(server):
             yield server
 
@@ -155,7 +169,7 @@ class Server(Target):
     @contextlib.contextmanager
     def kernel(self, protocol: str | None = None) -> Iterator[WebSocketClient]:
         # As notebooks do; Enterprise Gateway starts nothing for a user of the name root.
-        body = {"name": SPEC, "env": {"KERNEL_USERNAME": "bench"}}
+        body = {"name": self.spec, "env": {"KERNEL_USERNAME": "bench"}}
         kernel_id = rest(self.port, TOKEN, "POST", "/api/kernels", body)["id"]
         try:
             path = f"/api/kernels/{kernel_id}/channels?session_id=bench"
@@ -177,9 +191,13 @@ class Ours(Server):
             "--ip=127.0.0.1",
             f"--port={self.port}",
             f"--token={TOKEN}",
-            # Apart from other gateways of this account: each start sweeps what it takes for left there.
-            f"--BubblewrapBackend.runtime_dir={self.folder}/run",
+            *self.backend(),
         ]
+
+    def backend(self) -> list[str]:
+        """Which one, and its settings."""
+        # Apart from other gateways of this account: each start sweeps what it takes for left there.
+        return [f"--BubblewrapBackend.runtime_dir={self.folder}/run"]
 
 
 class KernelGateway(Server):
@@ -212,14 +230,15 @@ class EnterpriseGateway(Server):
         ]
 
 
-def write_spec(folder: Path, python: str) -> Path:
-    """A folder for JUPYTER_PATH with the one kernelspec that every target starts."""
-    spec = folder / "kernels" / SPEC
+def write_spec(
+    folder: Path, python: str, name: str = SPEC, sandbox: Mapping[str, object] | None = None
+) -> Path:
+    """A folder for JUPYTER_PATH with a kernelspec that all targets can start; `sandbox` is our gateway's."""
+    spec = folder / "kernels" / name
     spec.mkdir(parents=True)
     argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(
-        json.dumps({"argv": argv, "display_name": "Bench", "language": "python"})
-    )
+    written = {"argv": argv, "display_name": "Bench", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps({**written, "metadata": {"sandbox": sandbox or {}}}))
     return folder
 
 

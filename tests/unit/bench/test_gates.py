@@ -115,17 +115,17 @@ def test_the_better_peer_counts_in_the_protocol_in_which_it_is_best() -> None:
 def test_a_relays_growth_is_a_figure_and_no_gate() -> None:
     run = measured(slow_4KiB_relay_growth=[900.0 * MIB], v1_flood_relay_cpu_per_message=[1.0])
     assert missed(run) == []
-    assert any("slow_4KiB_relay_growth" in line for line in report.text(run, gates(run)))
+    assert any("slow_4KiB_relay_growth" in line for line in report.text(run, gates(run), report.NOTES))
 
 
 def test_a_client_that_is_too_slow_is_told_in_words() -> None:
     run = measured(legacy_client_flood_rate=[11_000.0])
-    said = "\n".join(report.text(run, gates(run)))
+    said = "\n".join(report.text(run, gates(run), report.NOTES))
     assert "MISSED legacy: rate of the client by itself" in said
     assert "The client is too slow to measure this: the legacy figures of a flood may be its own." in said
     assert "1 of 22 gates missed" in said
     fast_enough = measured()
-    assert "too slow" not in "\n".join(report.text(fast_enough, gates(fast_enough)))
+    assert "too slow" not in "\n".join(report.text(fast_enough, gates(fast_enough), report.NOTES))
 
 
 def test_a_client_too_slow_for_a_peer_is_told_too() -> None:

@@ -152,7 +152,7 @@ ONLY_ON_UNIX = ("fcntl", "pwd", "grp", "resource", "termios")
 
 
 @pytest.mark.parametrize("system", ["Darwin", "Windows"])
-@pytest.mark.parametrize("program", ["serve", "check", "bench"])
+@pytest.mark.parametrize("program", ["serve", "check", "bench", "bench_cluster"])
 def test_every_make_says_the_sentence_and_nothing_else(system: str, program: str) -> None:
     lines = ["import os, platform, sys", f"platform.system = lambda: {system!r}"]
     if system == "Windows":
