@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.backends.kubernetes import KubernetesBackend, names
+from gateway.backends.kubernetes import KubernetesBackend, names, trial
 from tests.cluster import pods
 from tests.unit.kubernetes.leaves import HARDENING
 
@@ -144,8 +144,12 @@ def test_the_canary_is_as_hard_as_an_executor_and_of_this_version() -> None:
     assert container["resources"]["limits"].keys() == container["resources"]["requests"].keys()
 
 
-def test_the_controls_policy_opens_the_way_to_the_canary_alone() -> None:
-    (rule,) = named("executors", "NetworkPolicy", "control-canary-only")["spec"]["egress"]
+def test_the_controls_policy_opens_the_ways_to_the_canary_and_to_what_a_doctor_has_listen() -> None:
+    policy = named("executors", "NetworkPolicy", "control-canary-only")["spec"]
+    rule, inner = policy["egress"]
+    (executors,) = inner["to"]
+    assert executors == {"podSelector": {"matchLabels": {"app": "integr8s", "component": "executor"}}}
+    assert inner["ports"] == [{"protocol": "TCP", "port": trial.PORT}]
     (peer,) = rule["to"]
     service = named("gateway", "Service", "canary")
     assert peer["podSelector"]["matchLabels"] == service["spec"]["selector"]
