@@ -30,6 +30,9 @@ pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
 MB = 1_000_000
 
+#: Of a compiled module that is taken without a look at its source (PEP 552).
+UNCHECKED = 1
+
 #: Scratch and one static program: there is no Python, no shell and no library.
 NO_PYTHON = "localhost/pause:1"
 
@@ -41,6 +44,8 @@ class Image:
     config: dict[str, Any]
     text: str
     layers: list[dict[str, tarfile.TarInfo]]
+    #: The flags of compiled modules by path (PEP 552).
+    caches: dict[str, int]
 
     @property
     def files(self) -> dict[str, tarfile.TarInfo]:
@@ -58,10 +63,17 @@ def read(archive: Path) -> Image:
         manifest = json.load(blob(index["manifests"][0]))
         text = blob(manifest["config"]).read().decode()
         layers = []
+        caches = {}
         for layer in manifest["layers"]:
             with tarfile.open(fileobj=blob(layer)) as inner:
-                layers.append({member.name.rstrip("/"): member for member in inner})
-    return Image(json.loads(text)["config"], text, layers)
+                members = {}
+                for member in inner:
+                    members[member.name.rstrip("/")] = member
+                    if member.name.endswith(".pyc") and member.isfile():
+                        header = inner.extractfile(member).read(8)  # type: ignore[union-attr]
+                        caches[member.name] = int.from_bytes(header[4:], "little")
+                layers.append(members)
+    return Image(json.loads(text)["config"], text, layers, caches)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +121,16 @@ def test_nothing_of_the_build_is_left(image: Image) -> None:
     assert [path for path in files if path.startswith("opt/") and "/site-packages/pip/" in path] == []
     for value in images.pip_settings(os.environ, images.PIP_FILES).values():
         assert value not in image.text
+
+
+def test_no_start_compiles_a_module_anew(image: Image) -> None:
+    # PEP 552: caches that go by the source's time are stale where an archive has rounded it.
+    ours = {path: flags for path, flags in image.caches.items() if path.startswith("opt/")}
+    assert ours
+    assert [path for path, flags in ours.items() if flags != UNCHECKED] == []
+    compiled = {path.replace("__pycache__/", "").partition(".cpython-")[0] for path in ours}
+    sources = [path for path in image.files if "/ipykernel/" in path and path.endswith(".py")]
+    assert [path for path in sources if path.removesuffix(".py") not in compiled] == []
 
 
 def test_the_relay_is_small(opened: dict[str, Image]) -> None:
