@@ -257,10 +257,12 @@ async def test_close_ends_what_cannot_survive_and_leaves_what_can(
     await backend.close()
 
 
-async def test_a_backend_says_what_it_checked_and_what_keeps_its_limits(started: Started) -> None:
+async def test_a_backend_says_what_it_checked_and_what_keeps_its_limits(
+    started: Started, backend_kind: BackendKind
+) -> None:
     async with started() as backend:
         checks = await backend.checks()
-        assert all(check.ok for check in checks), checks
+        assert {check.name: check for check in checks if not check.ok}.keys() == backend_kind.unknown
         assert {"memory", "processes", "cpus", "tmp_size", "life"} <= {
             limit.name for limit in backend.describe_limits()
         }
