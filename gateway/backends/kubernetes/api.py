@@ -181,13 +181,16 @@ class Api:
         await client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
         url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            answer = await client.call_api(
-                method,
-                url,
-                headers,
-                body,
-                _request_timeout=aiohttp.ClientTimeout(total=seconds, connect=_REQUEST_TIMEOUT),
+            limit = aiohttp.ClientTimeout(total=seconds, connect=_REQUEST_TIMEOUT)
+            asking = asyncio.ensure_future(
+                client.call_api(method, url, headers, body, _request_timeout=limit)
             )
+            try:
+                # A connection that is given up while it is made leaves its socket open.
+                answer = await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                asking.add_done_callback(_let_go)
+                raise
             response = answer.response
             if response.status >= 400:
                 raise _refusal(response, await response.read())
@@ -298,6 +301,12 @@ def _identity(configuration: Configuration) -> object:
             with open(name, "rb") as file:
                 contents.append(file.read())
     return (configuration.host, configuration.verify_ssl, configuration.proxy, contents)
+
+
+def _let_go(asking: asyncio.Future[Any]) -> None:
+    """Close an answer for which nobody waits any more."""
+    if not asking.cancelled() and asking.exception() is None:
+        asking.result().response.close()
 
 
 def _parse(data: bytes) -> Object:

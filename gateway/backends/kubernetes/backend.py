@@ -213,8 +213,9 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
             raise BackendError(f"The kernel {request.kernel_id} has a sandbox already.")
         sandbox = self._sandboxes[name] = self._found(pod)
         proving = asyncio.create_task(self._prove(api, controls, asked))
+        creating = asyncio.create_task(api.create(self._pods, pod))
         try:
-            await api.create(self._pods, pod)
+            await asyncio.shield(creating)
             await sandbox.running(self.start_timeout)
             sandbox.proof = {"canary": as_start_member(await proving, self.policy_timeout)}
         except ApiError as error:
@@ -224,7 +225,7 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
             await asyncio.shield(sandbox.destroy())
             raise _refused(error) from error
         except BaseException:
-            await asyncio.shield(sandbox.destroy())
+            await asyncio.shield(_undo(creating, sandbox))
             raise
         finally:
             proving.cancel()
@@ -387,6 +388,14 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
             "network does not enforce policies (K3s' Flannel, for one, does not). Install a CNI that "
             "does, such as Calico or Cilium."
         )
+
+
+async def _undo(creating: asyncio.Task[Pod], sandbox: KubernetesSandbox) -> None:
+    """Delete a pod whose creation may still be under way: a deletion that comes before it finds nothing."""
+    await asyncio.wait([creating])
+    if not creating.cancelled():
+        creating.exception()  # has been seen, or concerns nobody any more
+    await sandbox.destroy()
 
 
 async def _delete(api: Api, path: str, log: Log) -> None:
