@@ -36,6 +36,8 @@ _REQUEST_TIMEOUT = 30.0
 #: Seconds between two tries of a request, at first and at most.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
+#: Seconds that closed connections take to be gone.
+_LAST_WORDS = 0.25
 #: What the server answers where the same request may work later (429 says so itself).
 _PASSING = frozenset({429, 500, 502, 503, 504})
 #: Bytes of one event of a watch: an object is at most some 2 MiB (etcd's limit is 1.5).
@@ -90,6 +92,8 @@ class Api:
         if self._client is not None:
             await self._client.close()
             self._client = None
+            # TLS connections end a moment later (aiohttp's documentation, "Graceful Shutdown").
+            await asyncio.sleep(_LAST_WORDS)
 
     # -- requests -----------------------------------------------------------------------------------
 

@@ -71,5 +71,5 @@ async def test_before_the_start_there_are_no_sandboxes() -> None:
     backend = BubblewrapBackend()
     assert await backend.list() == []
     with pytest.raises(BackendError, match="not been started"):
-        await backend.create(request())
+        await backend.create(request(backend))
     await backend.close()
