@@ -19,6 +19,7 @@ from .app_limits import limit_lines
 from .app_options import StrictApp
 from .backends.base import Backend, Check, LimitReport
 
+_STATUS = {True: 0, False: 1, None: 2}
 _MARKS = {True: "ok", False: "FAILED", None: "unknown"}
 
 
@@ -46,8 +47,7 @@ class Doctor(JupyterGateway):
         checks = asyncio.run(_look(backend))
         limits = backend.describe_limits()
         print(as_json(self.backend, checks, limits) if self.json else as_table(checks, limits))
-        verdicts = {check.ok for check in checks}
-        self.exit(1 if False in verdicts else 2 if None in verdicts else 0)
+        self.exit(_STATUS[verdict(checks)])
 
 
 async def _look(backend: Backend) -> Sequence[Check]:
@@ -57,13 +57,18 @@ async def _look(backend: Backend) -> Sequence[Check]:
         await backend.close()
 
 
+def verdict(checks: Sequence[Check]) -> bool | None:
+    """Of all together: None where nothing is wrong, and something could not be told."""
+    verdicts = {check.ok for check in checks}
+    return False if False in verdicts else None if None in verdicts else True
+
+
 def as_json(backend: str, checks: Sequence[Check], limits: Sequence[LimitReport]) -> str:
     """`backend`, `checks`, `limits`, and `ok`: true, false, or null where something could not be told."""
-    verdicts = {check.ok for check in checks}
     return json.dumps(
         {
             "backend": backend,
-            "ok": False if False in verdicts else None if None in verdicts else True,
+            "ok": verdict(checks),
             "checks": [dataclasses.asdict(check) for check in checks],
             "limits": [dataclasses.asdict(limit) for limit in limits],
         },

@@ -5,11 +5,16 @@ A limit is bytes, a count, processors or seconds, and a kernelspec can only tigh
 
 from __future__ import annotations
 
+import os
+import posixpath
 import sys
 from collections.abc import Callable, Mapping
 
 from .base import SpecError
 from .sizes import MIB, format_size, parse_size
+
+#: Where a sandbox shows the data of its kernelspec.
+DATA = "/data"
 
 SIZES = ("memory", "memory_request", "file_size", "tmp_size", "home_size")
 _COUNTS = ("processes", "open_files")
@@ -73,6 +78,25 @@ def check_link(settings: Mapping[str, object]) -> None:
         raise error("transport", transport, "must be 'ipc' or 'tcp'")
     if not isinstance(sign := settings.get("sign", False), bool):
         raise error("sign", sign, "must be true or false")
+
+
+def is_below(path: str, root: str) -> bool:
+    """Whether an absolute path is another or lies below it."""
+    return os.path.commonpath([path, root]) == root
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether one of two absolute paths is the other or lies below it."""
+    return is_below(one, other) or is_below(other, one)
+
+
+def shown_at(name: str, target: str, default: str = "") -> str:
+    """Where data is shown whose `target` this is, or `default` where that is empty. Raises `SpecError`."""
+    shown = posixpath.normpath(posixpath.join(DATA, target or default))
+    # Not by `is_below`, which takes a second slash in front for none.
+    if not shown.startswith(f"{DATA}/"):
+        raise error(f"{name}.target", target, f"must stay below {DATA}")
+    return shown
 
 
 def _text(name: str, value: float) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 #: The whole answer.
 WORD = b"canary\n"
@@ -19,9 +20,14 @@ def canary(port: int) -> None:
     # The first process of a container ends by no signal that it does not ask for (pid_namespaces(7)).
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
-        server = _listen(port)
+        server = listen(port)
     except (OSError, OverflowError) as error:
         sys.exit(f"relay: nothing can listen on port {port}: {error}")
+    answer(server)
+
+
+def answer(server: socket.socket) -> NoReturn:
+    """Tell whoever connects, for ever."""
     while True:
         # A client may be gone before it is accepted (accept(2)) or answered.
         with contextlib.suppress(OSError):
@@ -32,7 +38,8 @@ def canary(port: int) -> None:
                 connection.send(WORD)
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """On every address. Raises `OSError` or `OverflowError`."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))

@@ -199,7 +199,7 @@ class Life(Listener):
 
         def done(error: str) -> None:
             self._proof = None
-            self._gateway.answer(number, f"The sandbox is not isolated: {error}." if error else "")
+            self._gateway.answer(number, error)
 
         if self._proof is not None:
             self._gateway.answer(number, "Another proof is under way.")
@@ -217,9 +217,8 @@ class Life(Listener):
             return
         # It starts nothing any more.
         self._launch = None
-        reason = f"The sandbox is not isolated: {error}."
         self._inbound.ready = False
-        self._end_processes(lambda: self._failed(reason))
+        self._end_processes(lambda: self._failed(error))
 
     # -- booting ------------------------------------------------------------------------------------
 

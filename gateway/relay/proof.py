@@ -55,8 +55,8 @@ class Proof:
             self._end("")
         elif self._since > self._deadline:
             self._end(
-                f"it could reach the canary at {self._answered}, port {self._port}, which the deny-all "
-                "policy is to prevent"
+                f"The sandbox is not isolated: it could reach the canary at {self._answered}, port "
+                f"{self._port}, which the deny-all policy is to prevent."
             )
         else:
             for address in self._addresses:

@@ -12,9 +12,10 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from .. import members
 from ..base import SpecError
 from . import endpoints
-from .settings import Bind, is_below
+from .settings import Bind
 
 
 class Cover(NamedTuple):
@@ -83,7 +84,7 @@ def _configuration(binds: Sequence[Bind]) -> list[str]:
 def _refuse_what_lies_within(binds: Sequence[Bind], hidden: Sequence[str]) -> None:
     for path in hidden:
         for bind in binds:
-            if is_below(bind.source, os.path.realpath(path)):
+            if members.is_below(bind.source, os.path.realpath(path)):
                 raise SpecError(
                     f"{bind.source} would be shown to the sandbox, and lies in {path}, which no sandbox may "
                     "see. Move it, or change BubblewrapBackend.hidden_paths."
@@ -96,7 +97,7 @@ def _refuse_files(binds: Sequence[Bind], files: Sequence[str], covers: Collectio
         itself = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         for spot in {itself, os.path.realpath(path)}:
             for bind, shown in _shown(spot, binds):
-                if not any(is_below(shown, target) for target, _ in covers):
+                if not any(members.is_below(shown, target) for target, _ in covers):
                     raise SpecError(
                         f"{path}, which no sandbox may see, lies in {bind.source}, which is shown to this "
                         f"one. Move it out of {bind.source}."

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import posixpath
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,8 +25,6 @@ from .. import members
 from . import endpoints
 from .chain import loose_folder
 from .limits import Limits
-
-DATA = "/data"
 
 _LIMITS = frozenset(field.name for field in dataclasses.fields(Limits))
 _KNOWN = _LIMITS | {"read_only", "transport", "sign"}
@@ -67,7 +64,7 @@ def _data(value: object, roots: Sequence[str]) -> list[Bind]:
     for position, entry in enumerate(value):
         bind = _datum(f"read_only[{position}]", entry, roots)
         for other in binds:
-            if is_below(bind.target, other.target) or is_below(other.target, bind.target):
+            if members.meet(bind.target, other.target):
                 raise members.error(f"read_only[{position}]", entry, f"meets the target of {other.source}")
         binds.append(bind)
     return binds
@@ -80,7 +77,7 @@ def _datum(name: str, entry: object, roots: Sequence[str]) -> Bind:
     if not isinstance(source, str) or not os.path.isabs(source) or "\0" in source:
         raise members.error(f"{name}.source", source, "must be an absolute path")
     resolved = os.path.realpath(source)
-    root = next((root for root in roots if is_below(resolved, os.path.realpath(root))), None)
+    root = next((root for root in roots if members.is_below(resolved, os.path.realpath(root))), None)
     if root is None:
         where = ", ".join(roots) or "none, as BubblewrapBackend.data_roots is empty"
         raise members.error(f"{name}.source", source, f"is not below a configured data root ({where})")
@@ -91,10 +88,7 @@ def _datum(name: str, entry: object, roots: Sequence[str]) -> Bind:
         raise members.error(f"{name}.source", source, problem)
     if not isinstance(target, str) or "\0" in target:
         raise members.error(f"{name}.target", target, "must be a text")
-    shown = posixpath.normpath(posixpath.join(DATA, target or os.path.basename(resolved)))
-    if not is_below(shown, DATA) or shown == DATA:
-        raise members.error(f"{name}.target", target, f"must stay below {DATA}")
-    return Bind(resolved, shown)
+    return Bind(resolved, members.shown_at(name, target, os.path.basename(resolved)))
 
 
 def _why_not_shown(resolved: str, root: str) -> str | None:
@@ -121,8 +115,3 @@ def _why_not_shown(resolved: str, root: str) -> str | None:
     except OSError as error:
         return f"cannot be looked through ({error})"
     return None
-
-
-def is_below(path: str, root: str) -> bool:
-    """Whether an absolute path is another or lies below it."""
-    return os.path.commonpath([path, root]) == root

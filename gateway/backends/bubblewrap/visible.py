@@ -23,9 +23,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import members
 from ..base import SpecError
 from .hidden import Cover, cover, cover_endpoints, place
-from .settings import Bind, is_below
+from .settings import Bind
 
 #: Where programs are looked up, inside and outside.
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -210,7 +211,7 @@ def _surroundings(path: str, shown: Sequence[str]) -> str:
     folder = os.path.normpath(path if os.path.isdir(path) else os.path.dirname(path))
     if is_system(folder):
         return folder
-    if not any(top and is_below(folder, top) for top in shown) and (
+    if not any(top and members.is_below(folder, top) for top in shown) and (
         _is_private(folder) or _is_private(os.path.realpath(folder))
     ):
         raise SpecError(
@@ -225,7 +226,7 @@ def _is_private(path: str) -> bool:
     """Whether a path lies in a folder of a home that starts with a dot and holds no kernels."""
     for home in _homes(path):
         if path.startswith(home + "/."):
-            return not any(is_below(path, os.path.join(home, kernels)) for kernels in _KERNELS)
+            return not any(members.is_below(path, os.path.join(home, kernels)) for kernels in _KERNELS)
     return False
 
 

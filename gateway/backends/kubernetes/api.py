@@ -17,7 +17,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -125,17 +125,14 @@ class Api:
         response = await self._send("GET", path, query, None, seconds + _REQUEST_TIMEOUT)
         rest = bytearray()
         try:
-            async for chunk in response.content.iter_any():
-                rest += chunk
-                *lines, rest = rest.split(b"\n")
-                for line in lines:
-                    yield _parse(bytes(line))
-                if len(rest) > _MAX_EVENT:
-                    raise ApiError(f"The API server sent an event of more than {_MAX_EVENT} bytes.")
-        except (TimeoutError, OSError) as error:
-            raise _unanswered(self.host, error) from error
-        except Exception as error:
-            raise self._translated(error) from error
+            with self._answering():
+                async for chunk in response.content.iter_any():
+                    rest += chunk
+                    *lines, rest = rest.split(b"\n")
+                    for line in lines:
+                        yield _parse(bytes(line))
+                    if len(rest) > _MAX_EVENT:
+                        raise ApiError(f"The API server sent an event of more than {_MAX_EVENT} bytes.")
         finally:
             response.close()
 
@@ -162,14 +159,14 @@ class Api:
         while True:
             try:
                 response = await self._send(method, path, query, body, _REQUEST_TIMEOUT)
-                return _parse(await response.read())
             except ApiError as error:
                 wait = max(error.retry_after, pause * random.uniform(0.5, 1.5))  # noqa: S311  # only to spread
                 is_sure = method != "POST" or error.status in (429, 503)
                 if not error.passing or not is_sure or time.monotonic() + wait > deadline:
                     raise
-            except (TimeoutError, OSError) as error:
-                raise _unanswered(self.host, error) from error
+            else:
+                with self._answering():
+                    return _parse(await response.read())
             await asyncio.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -184,11 +181,9 @@ class Api:
         headers = {"Accept": "application/json", "Content-Type": kind, **client.default_headers}
         await client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
         url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        try:
-            limit = aiohttp.ClientTimeout(total=seconds, connect=_REQUEST_TIMEOUT)
-            asking = asyncio.ensure_future(
-                client.call_api(method, url, headers, body, _request_timeout=limit)
-            )
+        limit = aiohttp.ClientTimeout(total=seconds, connect=_REQUEST_TIMEOUT)
+        asking = asyncio.ensure_future(client.call_api(method, url, headers, body, _request_timeout=limit))
+        with self._answering():
             try:
                 # A connection that is given up while it is made leaves its socket open.
                 answer = await asyncio.shield(asking)
@@ -198,19 +193,17 @@ class Api:
             response = answer.response
             if response.status >= 400:
                 raise _refusal(response, await response.read())
-        except ApiError:
-            raise
-        except Exception as error:
-            raise self._translated(error) from error
         return response
 
-    def _translated(self, error: Exception) -> Exception:
-        """An `ApiError` for what aiohttp raises where there is no answer; anything else as it is."""
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Raises `ApiError` for what aiohttp raises where there is no answer, or no whole one."""
         import aiohttp
 
-        if isinstance(error, aiohttp.ClientError | OSError | asyncio.TimeoutError):
-            return _unanswered(self.host, error)
-        return error
+        try:
+            yield
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unanswered(self.host, error) from error
 
     async def _ready(self) -> ApiClient:
         """The client, with credentials that are fresh. Raises `ApiError`."""

@@ -27,7 +27,7 @@ from ..sizes import MIB, format_size
 from ..traits import BackendMeta, Size, check_limit
 from . import names, podspec, reasons, settings
 from .api import Api, ApiError
-from .checks import Look, additional, as_start_member, before_anything_runs, beside, policy_check
+from .checks import Look, additional, before_anything_runs, beside, policy_check
 from .proof import Canary, Controls, find_canary
 from .sandbox import KubernetesSandbox, Log
 from .settings import Asked, Limits, Pod, Settings
@@ -217,12 +217,12 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         try:
             await asyncio.shield(creating)
             await sandbox.running(self.start_timeout)
-            sandbox.proof = {"canary": as_start_member(await proving, self.policy_timeout)}
+            sandbox.proof = {"canary": (await proving).start_member(self.policy_timeout)}
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 self._forget(name)
                 raise BackendError(f"The kernel {request.kernel_id} has a sandbox already.") from error
-            await asyncio.shield(sandbox.destroy())
+            await asyncio.shield(_undo(creating, sandbox))
             raise _refused(error) from error
         except BaseException:
             await asyncio.shield(_undo(creating, sandbox))
@@ -293,7 +293,7 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         """Watch the pods of this instance."""
         self._watch = PodWatch(api, self._pods, f"{names.INSTANCE}={self.instance}", self._told, self.log)
         await self._watch.start()
-        return Controls(api, self._settings(), self._pods, self.control_age, self.log)
+        return Controls(api, self._settings(), self._pods, self.control_age)
 
     async def _look_around(self, api: Api, controls: Controls) -> Sequence[Check]:
         """All checks, and an executor that is made to be looked at where they are well."""
@@ -308,7 +308,6 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         request = SandboxRequest(str(uuid.uuid4()), "doctor", ["doctor"], "", {}, "doctor")
         asked = settings.read({}, self._settings())
         try:
-            canary = await find_canary(look.api, *look.canary)
             sandbox = await self._create(look.api, controls, request)
         except BackendError as error:
             return [
@@ -317,8 +316,7 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
                 )
             ]
         try:
-            start = as_start_member(canary, self.policy_timeout)
-            steps = look_at(sandbox, canary, start, controls, asked, self._explain)
+            steps = look_at(sandbox, sandbox.proof["canary"], controls, asked, self._explain)
             return [check async for check in steps]
         finally:
             await asyncio.shield(sandbox.destroy())
@@ -336,7 +334,7 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         for name, pod in self._watch.pods.items():
             if names.KERNEL_ID in pod["metadata"]["labels"] and reasons.is_running(pod):
                 self._sandboxes[name] = self._found(pod)
-            elif not self._controls.knows(name):
+            else:
                 self._sweep(api, name)
 
     def _found(self, pod: Pod) -> KubernetesSandbox:
@@ -365,8 +363,7 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         task.add_done_callback(self._sweeping.discard)
 
     async def _prove(self, api: Api, controls: Controls, asked: Asked) -> Canary:
-        namespace, _, service = self.canary.partition("/")
-        canary = await find_canary(api, namespace, service)
+        canary = await find_canary(api, *self._look(api).canary)
         await controls.show(asked, canary)
         return canary
 

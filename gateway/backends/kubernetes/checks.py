@@ -10,12 +10,12 @@ import copy
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..base import Check, IsolationError
 from . import names, podspec, proof, settings
 from .api import Api, ApiError, NotFoundError, Object
-from .proof import Canary, Controls
+from .proof import Controls
 from .settings import Settings
 
 #: The oldest minor version of Kubernetes 1 whose words this backend speaks.
@@ -211,15 +211,10 @@ async def _account(look: Look) -> str:
 
 
 async def _additional(look: Look) -> Check:
-    policies = (await look.api.get(look.policies)).get("items", [])
-    chosen = proof.selecting(policies, _labels(look), look.policy)
+    chosen = await additional(look)
     if not chosen:
         return Check("additional", True, "no other policy selects executors")
-    opened = "; ".join(
-        f"{policy['metadata']['name']} opens {_opened(policy['spec'])}"
-        for policy in policies
-        if policy["metadata"]["name"] in chosen
-    )
+    opened = "; ".join(f"{name} opens {_opened(spec)}" for name, spec in chosen.items())
     return Check("additional", True, f"beside the deny-all policy, for executors: {opened}")
 
 
@@ -248,8 +243,8 @@ async def _quota(look: Look) -> Check:
     return Check("quota", True, ", ".join(bounds))
 
 
-async def additional(look: Look) -> list[str]:
-    """The names of the other policies that select executors."""
+async def additional(look: Look) -> dict[str, Object]:
+    """Name -> spec of the other policies that select executors."""
     policies = await look.api.get(look.policies)
     return proof.selecting(policies.get("items", []), _labels(look), look.policy)
 
@@ -312,16 +307,12 @@ async def _control(look: Look, controls: Controls) -> Check:
         return Check("control", False, str(error), _REMEDY)
     except ApiError as error:
         return Check("control", None if error.status == 403 else False, str(error), _REMEDY)
-    return Check("control", True, f"reaches the canary at {_where(canary)}")
+    return Check("control", True, f"reaches the canary at {canary}")
 
 
 _REMEDY = (
     "Apply k8s/manifests/gateway, which has the canary, and see why its pod is not ready or not reached."
 )
-
-
-def _where(canary: Canary) -> str:
-    return f"{' and '.join(canary.addresses)}, port {canary.port}"
 
 
 _OF_A_START: dict[str, Callable[[Look], Awaitable[Check]]] = {
@@ -336,8 +327,3 @@ _OF_A_DOCTOR: dict[str, Callable[[Look], Awaitable[Check]]] = {
     "additional": _additional,
     "quota": _quota,
 }
-
-
-def as_start_member(canary: Canary, within: float) -> dict[str, Any]:
-    """`canary` of CONTROL start (protocol.md 1.5)."""
-    return {"addresses": list(canary.addresses), "port": canary.port, "within": within}

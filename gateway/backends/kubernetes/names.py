@@ -6,6 +6,8 @@ the namespace and the policy's name; they are the defaults of configurable trait
 
 from __future__ import annotations
 
+from ...relay import command
+
 _PREFIX = "integr8scode"
 
 #: Labels: which gateway a pod belongs to, and which kernel is in it.
@@ -29,8 +31,7 @@ HOSTNAME = "kernel"
 
 HOME = "/home/kernel"
 TMP = "/tmp"  # noqa: S108  # the sandbox's own
-DATA = "/data"
-RELAY = "/opt/relay"
+RELAY = command.FOLDER
 #: Where the relay's container mounts what it fills for the kernel's.
 INSTALL = "/install"
 RUN = f"{TMP}/.relay"
@@ -43,10 +44,7 @@ PROGRAM = (
     f"{RELAY}/bin/ld.so",
     "--library-path",
     f"{RELAY}/lib",
-    f"{RELAY}/bin/python3",
-    "-I",
-    "-S",
-    f"{RELAY}/gateway/relay/__main__.py",
+    *command.program(f"{RELAY}/bin/python3"),
 )
 CONNECT = (*PROGRAM, "connect", RUN)
 

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,8 +20,6 @@ from ..base import IsolationError
 from . import names, podspec, reasons
 from .api import Api, ApiError, Object
 from .settings import Asked, Settings
-
-Log = logging.Logger | logging.LoggerAdapter[Any]
 
 #: Seconds that a control may take, its image's pull included, and that its pod may live.
 _CONTROL_TIMEOUT = 120
@@ -39,6 +36,13 @@ class Canary(NamedTuple):
 
     addresses: tuple[str, ...]
     port: int
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.addresses)}, port {self.port}"
+
+    def start_member(self, within: float) -> dict[str, Any]:
+        """`canary` of CONTROL start and prove (protocol.md 1.5)."""
+        return {"addresses": list(self.addresses), "port": self.port, "within": within}
 
 
 async def find_canary(api: Api, namespace: str, service: str) -> Canary:
@@ -71,13 +75,12 @@ class _Control:
 class Controls:
     """The controls of one gateway, and what they have shown."""
 
-    def __init__(self, api: Api, settings: Settings, pods: str, age: float, log: Log) -> None:
+    def __init__(self, api: Api, settings: Settings, pods: str, age: float) -> None:
         """`pods` is the path of the executors' namespace; `age` in seconds."""
         self._api = api
         self._settings = settings
         self._pods = pods
         self._age = age
-        self._log = log
         self._shown: dict[str, float] = {}
         self._running: dict[str, _Control] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -89,10 +92,6 @@ class Controls:
             control.pod = pod
             control.changed.set()
 
-    def knows(self, name: str) -> bool:
-        """Whether it is one that runs now."""
-        return name in self._running
-
     async def show(self, asked: Asked, canary: Canary) -> None:
         """Return once a control like this pod has reached the canary. Raises `IsolationError`."""
         key = json.dumps([dataclasses.asdict(asked), canary], default=str, sort_keys=True)
@@ -102,9 +101,8 @@ class Controls:
                 return
             began = clock()
             if not await self.reaches(asked, canary):
-                where = " and ".join(canary.addresses)
                 raise IsolationError(
-                    f"The control could not reach the canary at {where}, port {canary.port}, so that it says "
+                    f"The control could not reach the canary at {canary}, so that it says "
                     "nothing that an executor cannot. Something else than the deny-all policy is in the "
                     "way: a policy of the canary's namespace that does not let it in, one that selects "
                     "the control, or the network itself."
@@ -158,13 +156,14 @@ class Controls:
             await self._api.delete(f"{self._pods}/{name}", 0)
 
 
-def selecting(policies: Sequence[Object], labels: dict[str, str], deny_all: str) -> list[str]:
-    """The names of the policies, beside the deny-all one, that select pods with these labels."""
-    return [
-        policy["metadata"]["name"]
-        for policy in policies
-        if policy["metadata"]["name"] != deny_all and _selects(policy["spec"].get("podSelector", {}), labels)
-    ]
+def selecting(policies: Sequence[Object], labels: dict[str, str], deny_all: str) -> dict[str, Object]:
+    """Name -> spec of the policies, beside the deny-all one, that select pods with these labels."""
+    specs = {policy["metadata"]["name"]: policy["spec"] for policy in policies}
+    return {
+        name: spec
+        for name, spec in specs.items()
+        if name != deny_all and _selects(spec.get("podSelector", {}), labels)
+    }
 
 
 def _selects(selector: Object, labels: dict[str, str]) -> bool:

@@ -45,7 +45,7 @@ class KubernetesSandbox(Sandbox):
         self.spec_name = metadata["annotations"].get(names.SPEC, "")
         self.owner = metadata["annotations"].get(names.OWNER, "")
         self.memory = metadata["annotations"].get(names.MEMORY, "")
-        self.proof: Mapping[str, object] = {}
+        self.proof: Mapping[str, Any] = {}
         self._api = api
         self._path = path
         self._explain = explain

@@ -21,13 +21,11 @@ Everything else is a `SpecError` that names the member, its value and what is al
 from __future__ import annotations
 
 import dataclasses
-import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import members
-from . import names
 
 Pod = dict[str, Any]
 
@@ -207,9 +205,7 @@ def _volumes(value: object) -> list[Volume]:
     for position, entry in enumerate(value):
         volume = _volume(f"read_only[{position}]", entry)
         for other in volumes:
-            if f"{volume.target}/".startswith(f"{other.target}/") or f"{other.target}/".startswith(
-                f"{volume.target}/"
-            ):
+            if members.meet(volume.target, other.target):
                 raise members.error(f"read_only[{position}]", entry, f"meets the target {other.target}")
         volumes.append(volume)
     return volumes
@@ -225,8 +221,7 @@ def _volume(member: str, entry: object) -> Volume:
     named = (_image if kind == "image" else _name)(f"{member}.{kind}", entry[kind])
     target = entry.get("target", "" if kind == "image" else named)
     if not isinstance(target, str) or not target or "\0" in target or ":" in target:
-        raise members.error(f"{member}.target", target, f"must be a path below {names.DATA}, without a colon")
-    shown = posixpath.normpath(posixpath.join(names.DATA, target))
-    if not shown.startswith(f"{names.DATA}/"):
-        raise members.error(f"{member}.target", target, f"must stay below {names.DATA}")
-    return Volume(_SOURCES[kind](named), shown)
+        raise members.error(
+            f"{member}.target", target, f"must be a path below {members.DATA}, without a colon"
+        )
+    return Volume(_SOURCES[kind](named), members.shown_at(member, target))

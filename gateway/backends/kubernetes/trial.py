@@ -24,13 +24,12 @@ from .settings import Asked
 PORT = 8080
 _LISTENING = "listening"
 _LISTENER = f"""
-import socket
-server = socket.create_server(("", {PORT}), family=socket.AF_INET6, dualstack_ipv6=True)
+import sys
+sys.path.insert(0, {names.RELAY!r})
+from gateway.relay.canary import answer, listen
+server = listen({PORT})
 print({_LISTENING!r}, flush=True)
-while True:
-    connection, _ = server.accept()
-    connection.send(b"canary\\n")
-    connection.close()
+answer(server)
 """
 #: Seconds that each step may take.
 _PATIENCE = 30.0
@@ -44,13 +43,12 @@ _ENFORCE = (
 
 async def look_at(
     sandbox: KubernetesSandbox,
-    canary: Canary,
-    start: dict[str, Any],
+    canary: dict[str, Any],
     controls: Controls,
     asked: Asked,
     explain: Callable[[str], Awaitable[str]],
 ) -> AsyncIterator[Check]:
-    """The checks of an executor that runs; `start` is what `prove` and start are told of the canary."""
+    """The checks of an executor that runs; `canary` is what a relay is told of it (`Canary.start_member`)."""
     yield Check(
         "images", True, f"{asked.image} runs" + (", with the relay put into it" if asked.injected else "")
     )
@@ -62,8 +60,8 @@ async def look_at(
         return
     yield Check("exec", True, "a stream to the relay opens")
     try:
-        reached = await visit.command("prove", {"canary": start}, start["within"] + _PATIENCE)
-        where = " and ".join(canary.addresses)
+        reached = await visit.command("prove", {"canary": canary}, canary["within"] + _PATIENCE)
+        where = " and ".join(canary["addresses"])
         if reached:
             yield Check("egress", False, await explain(reached), _ENFORCE)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.relay.harness import Relay, stage
+from tests.integration.relay.harness import Relay, Server, stage
 
 NewRelay = Callable[..., Relay]
 
@@ -43,6 +43,14 @@ def new_relay(folder: Path, run_dirs: Path) -> Iterator[NewRelay]:
     yield make
     for relay in made:
         relay.kill()
+
+
+@pytest.fixture
+def server(folder: Path, run_dirs: Path) -> Iterator[Server]:
+    """A relay that outlives its links."""
+    made = Server(folder, str(run_dirs / "s"))
+    yield made
+    made.kill()
 
 
 @pytest.fixture

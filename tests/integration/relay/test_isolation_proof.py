@@ -17,13 +17,6 @@ from tests.integration.relay.harness import Relay, Server, execute
 
 
 @pytest.fixture
-def server(folder: Path, run_dirs: Path) -> Iterator[Server]:
-    made = Server(folder, str(run_dirs / "s"))
-    yield made
-    made.kill()
-
-
-@pytest.fixture
 def link(server: Server) -> Relay:
     made, _ = server.link()
     made.open()

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ import pytest
 from gateway.relay.connect import SOCKET
 from gateway.wire.framing import Kind, encode
 from tests.integration.relay.harness import Relay, Server, execute
-
-
-@pytest.fixture
-def server(folder: Path, run_dirs: Path) -> Iterator[Server]:
-    made = Server(folder, str(run_dirs / "s"))
-    yield made
-    made.kill()
 
 
 @pytest.fixture

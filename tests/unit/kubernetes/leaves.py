@@ -21,6 +21,16 @@ _SECURITY = {
     "seccompProfile.type": "RuntimeDefault",
 }
 
+_PROGRAM = [
+    "/opt/relay/bin/ld.so",
+    "--library-path",
+    "/opt/relay/lib",
+    "/opt/relay/bin/python3",
+    "-I",
+    "-S",
+    "/opt/relay/gateway/relay/__main__.py",
+]
+
 #: Path -> the value that it must have.
 HARDENING: dict[str, Any] = {
     "apiVersion": "v1",
@@ -51,13 +61,7 @@ HARDENING: dict[str, Any] = {
     "spec.terminationGracePeriodSeconds": 1,
     "spec.containers[].name": "kernel",
     "spec.containers[].command": [
-        "/opt/relay/bin/ld.so",
-        "--library-path",
-        "/opt/relay/lib",
-        "/opt/relay/bin/python3",
-        "-I",
-        "-S",
-        "/opt/relay/gateway/relay/__main__.py",
+        *_PROGRAM,
         "serve",
         "/tmp/.relay",  # noqa: S108
         "600",
@@ -67,13 +71,7 @@ HARDENING: dict[str, Any] = {
     "spec.containers[].terminationMessagePath": "/opt/relay/closed/termination-log",
     "spec.initContainers[].name": "relay",
     "spec.initContainers[].command": [
-        "/opt/relay/bin/ld.so",
-        "--library-path",
-        "/opt/relay/lib",
-        "/opt/relay/bin/python3",
-        "-I",
-        "-S",
-        "/opt/relay/gateway/relay/__main__.py",
+        *_PROGRAM,
         "install",
         "/install",
     ],
