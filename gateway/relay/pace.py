@@ -1,11 +1,16 @@
-"""When to let the kernel's output gather before it is taken.
+"""When to let the kernel's output gather, before it is taken and before it is written.
 
-A lone message goes at once. In a stream each wake-up of relay and gateway costs more than the message
+In a stream each wake-up of relay and gateway costs more than the message
 it brings, so where more than `HOT` messages have come within `WINDOW` in small batches, the next are left
 where they are for `GATHER` seconds and come as one. A batch that is large already needs no gathering.
 
 A stream is told by its rate alone: short cells, one after the other, are no stream, and their user waits
 for each. They make some 3 messages a cell, so they stay below 3,000 messages/s down to 1 ms a cell.
+
+What is taken may wait as long, and for the same reason: a short cell's `busy`, its echo, its reply and its
+`idle` come one by one, a wake-up each for everything between here and the client, which on a cluster is
+five processes. Its user waits for the last of them. So while a kernel is busy little is written until a
+request has ended, or something has waited for `GATHER`.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ WINDOW = 0.012
 HOT = 40
 #: Messages that are a batch worth its wake-up.
 LARGE = 64
+#: Bytes that are worth a wake-up however soon more may come.
+MUCH = 4096
 
 
 class Pace:
@@ -38,3 +45,21 @@ class Pace:
         self._since = now + GATHER
         self._count = HOT // 2
         return self._since
+
+
+class Hold:
+    """Follows what was taken and not written."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def until(self, unsent: int, now: float) -> float | None:
+        """None: write the `unsent` bytes now; or until when they may wait. Ask while the kernel is busy."""
+        if self._since is None:
+            self._since = now
+        due = self._since + GATHER
+        return due if unsent < MUCH and now < due else None
+
+    def written(self) -> None:
+        """Nothing waits any more, or the transport has it."""
+        self._since = None

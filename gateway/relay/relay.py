@@ -4,9 +4,9 @@ A link begins with HELLO, which tells all that a gateway cannot know, and ends w
 ends with it, or waits for the next one, if it was told to (`door`); then what goes on meanwhile is kept by
 `outbox` and told by the next HELLO.
 
-Each turn of the loop handles what is ready and then settles: state, DONE and ACK are told, what waits
-is written, and the taps are turned by how much waits. An ACK alone is not worth a wake-up of the
-gateway, so it waits a moment for something to travel with.
+Each turn of the loop handles what is ready and then settles: state, DONE and ACK are told, what waits is
+written (at once, or with what comes right behind it: `pace`), and the taps are turned by how much waits. An
+ACK alone is not worth a wake-up of the gateway, so it waits a moment for something to travel with.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .life import DEFAULT_GRACE, Gateway, Life
 from .loop import Loop
 from .outbound import Outbound
 from .outbox import SESSION_TTL, Outbox
+from .pace import Hold
 from .requests import Request, Requests
 from .taps import Taps
 from .voice import Voice
@@ -81,6 +82,7 @@ class Relay(Gateway):
         self.loop = Loop(self._settle)
         self._notes = Allowance(self.loop.now)
         self._writer = Writer()
+        self._hold = Hold()
         self._requests = Requests()
         self._outbox = Outbox(self._writer.write, window=framing.DEFAULT_MAX_MESSAGE)
         self._voice = Voice(self._outbox)
@@ -147,6 +149,8 @@ class Relay(Gateway):
         self.loop.ignore(self._reading)
         self.loop.ignore(self._writer.descriptor)
         self.loop.cancel("ack")
+        self.loop.cancel("write")
+        self._hold.written()
         self._writer.detach()
         self._outbox.close_all(self.loop.now)
         self._expire_later()
@@ -356,7 +360,12 @@ class Relay(Gateway):
             elif not self.loop.is_set("ack"):
                 self.loop.at("ack", self.loop.now + _ACK_DELAY, self._acknowledge)
         if self._writer.unsent:
-            self._write()
+            may_wait = self._state == "busy" and not done
+            due = self._hold.until(self._writer.unsent, self.loop.now) if may_wait else None
+            if due is None:
+                self._write()
+            else:
+                self.loop.at("write", due, self._write)
         self._taps.settle()
 
     def _acknowledge(self) -> None:
@@ -369,6 +378,8 @@ class Relay(Gateway):
     def _write(self) -> None:
         descriptor = self._writer.descriptor
         assert descriptor is not None  # without one nothing is unsent
+        self.loop.cancel("write")
+        self._hold.written()
         try:
             is_blocked = self._writer.flush()
         except OSError:
