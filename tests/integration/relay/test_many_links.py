@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -242,6 +244,20 @@ def test_what_a_link_held_is_given_back(server: Server, first: Relay) -> None:
         link.ping()
         link.end()
     _until(lambda: _descriptors(server.process.pid) == before)
+
+
+def test_the_pipe_of_a_stream_is_made_large(server: Server, first: Relay) -> None:
+    """Else what copies it on, on a node, finds it in small pieces."""
+    with contextlib.ExitStack() as stack:
+        ends = [end for _ in range(2) for end in os.pipe()]
+        for end in ends:
+            stack.callback(os.close, end)
+        caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+        caller.connect(f"{server.run_dir}/{SOCKET}")
+        to_relay, _, from_relay, written = ends
+        socket.send_fds(caller, [b"\0"], [to_relay, written])
+        assert os.read(from_relay, 1), "HELLO came by it"
+        assert fcntl.fcntl(from_relay, fcntl.F_GETPIPE_SZ) == 1 << 20
 
 
 def test_connect_says_when_no_relay_can_listen_there(folder: Path, run_dirs: Path) -> None:

@@ -14,7 +14,9 @@ from gateway.relay.boot import Boot
 from gateway.relay.brake import MAX_UNSENT
 from gateway.relay.errors import LinkError
 from gateway.relay.outbox import SESSION_TTL
+from gateway.relay.pace import GATHER, MUCH
 from gateway.relay.relay import Relay
+from gateway.relay.requests import Request
 from gateway.wire import framing, v1
 from gateway.wire.framing import Frame, FrameDecoder, Kind, encode
 
@@ -136,3 +138,59 @@ def test_a_reply_between_two_links_goes_to_no_route_of_the_next(linked: Linked) 
     frames = linked.say(encode(Kind.PING, payload=bytes(8)))
     (frame,) = [frame for frame in frames if frame.kind is Kind.MESSAGE]
     assert frame.route == framing.MAX_ROUTE
+
+
+def payloads_of(frames: list[Frame]) -> list[bytes]:
+    return [frame.payload for frame in frames if frame.kind is Kind.MESSAGE]
+
+
+def test_what_a_short_cell_brings_goes_in_one_piece_with_its_end(linked: Linked) -> None:
+    linked.say(opening(1))
+    linked.relay._requests.add("a", Request(1, 1, "shell", b"{}"), wants_reply=True)
+    linked.relay.state("busy")
+    for name in (b"busy", b"echo"):
+        linked.relay._outbox.publish(name)
+        assert linked.turn() == []
+    linked.relay._requests.replied("a")
+    linked.relay._outbox.publish(b"reply")
+    assert linked.turn() == []
+    # The next cell has begun already, which must not hold back what ends this one.
+    linked.relay._requests.idle("a")
+    linked.relay._outbox.publish(b"idle")
+    frames = linked.turn()
+    assert payloads_of(frames) == [b"busy", b"echo", b"reply", b"idle"]
+    assert frames[-1].kind in (Kind.DONE, Kind.ACK)
+
+
+@pytest.mark.parametrize(
+    ("state", "size", "seconds"), [("idle", 1, 0), ("busy", MUCH, 0), ("busy", 1, GATHER)]
+)
+def test_a_message_waits_5_ms_at_most_and_only_a_small_one_of_a_busy_kernel(
+    linked: Linked, state: str, size: int, seconds: float
+) -> None:
+    assert GATHER == 0.005
+    linked.say(opening(1))
+    linked.relay.state(state)
+    message = b"x" * size
+    linked.relay._outbox.publish(message)
+    if seconds:
+        assert linked.turn() == []
+        linked.now += seconds / 2
+        linked.relay._outbox.publish(message)
+        assert linked.turn() == [], "what comes behind it is no reason to go"
+        linked.now += seconds / 2
+        assert payloads_of(linked.turn()) == [message, message], "and none to wait longer"
+    else:
+        assert payloads_of(linked.turn()) == [message]
+
+
+def test_what_a_broken_link_still_held_is_not_written_to_the_next(linked: Linked) -> None:
+    linked.relay._patience = 60
+    linked.say(opening(1))
+    linked.relay.state("busy")
+    linked.relay._outbox.publish(b"held")
+    assert linked.turn() == []
+    linked.relay.end_link()
+    linked.now += 1
+    linked.turn()
+    assert not linked.relay.loop.is_set("write")
