@@ -17,16 +17,17 @@ _LOOK = 0.002
 
 def connect(run_dir: str) -> None:
     """Hand stdin and stdout over, and return when the relay is done with them. Exits 1 with a sentence."""
-    # Not at the top: the other commands start faster without.
-    import contextlib
-    import socket
+    # Not at the top: the other commands start faster without. And not `socket`, which is this module and some
+    # conveniences, and takes longer to import than Python to start; a cold start waits for that.
+    import _socket
 
-    connection = socket.socket(socket.AF_UNIX)
+    connection = _socket.socket(_socket.AF_UNIX)
+    both = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in (0, 1))
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             connection.connect(f"{run_dir}/{SOCKET}")
-            socket.send_fds(connection, [b"\0"], [0, 1])
+            connection.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, both)])
             break
         except OSError as error:
             if time.monotonic() > deadline or not isinstance(
@@ -34,6 +35,7 @@ def connect(run_dir: str) -> None:
             ):
                 sys.exit(f"relay: no relay listens in {run_dir}: {error.strerror}")
             time.sleep(_LOOK)
-    # Where the relay is gone, that ends the stream as well.
-    with contextlib.suppress(ConnectionError):
+    try:
         connection.recv(1)
+    except ConnectionError:
+        return  # the relay is gone, which ends the stream as well
