@@ -447,22 +447,29 @@ class Kernel:
         return Ending(reason)
 
     async def _lose_sandbox(self, reason: str) -> None:
-        """Give the sandbox up and end, in the relay's place, what it still owed."""
+        """Give the sandbox up and end, in the relay's place, what it still owed.
+
+        In this order: who waits for an answer does not also wait until a node that is lost is given up.
+        """
         outstanding = self._voice.outstanding
-        await self._tear_down()
+        await self._close_link()
         for request in outstanding.take_all():
             self._clients.end_request(request, reason)
+        await self._tear_down()
 
     async def _tear_down(self) -> None:
-        self._voice.silent = True
-        self._clients.unbind(self._link)
         # Each is let go of when it is gone: a DELETE may cancel this midway, and does the rest then.
-        if self._link is not None:
-            await self._link.close()
-            self._link = None
+        await self._close_link()
         if self._sandbox is not None:
             await self._sandbox.destroy()
             self._sandbox = None
+
+    async def _close_link(self) -> None:
+        self._voice.silent = True
+        self._clients.unbind(self._link)
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
 
     def _set(self, state: State) -> None:
         self._state = state

@@ -343,21 +343,23 @@ class Link:
         """Follow the relay to where it is: at the beginning, further on, or where another gateway left it."""
         stream = payloads.text(hello, "stream")
         received, sent = payloads.integer(hello, "received"), payloads.integer(hello, "sent")
-        if self._relay is None:
-            self._relay = stream
-            if self._numbered.is_set():
-                if received or sent:
-                    raise ProtocolError(f"it is new, and has had {received} messages and sent {sent}")
-                return
+        if self._relay is None and not self._numbered.is_set():
             self._sent, self._received = received, sent
             self._controls.go_on(payloads.integer(hello, "command"))
             self._numbered.set()
-        elif stream != self._relay:
+        elif self._relay is None and self._outgoing is not None:
+            # All that was posted goes over this stream, which is its first.
+            if received or sent:
+                raise ProtocolError(f"it is new, and has had {received} messages and sent {sent}")
+            self._relay = stream
+            return
+        elif self._relay not in (None, stream):
             raise ProtocolError("another relay has taken its place")
         elif sent < self._received or received > self._sent:
             raise ProtocolError(
                 f"it has had {received} and sent {sent}, of {self._sent} and {self._received}"
             )
+        self._relay = stream
         self._received = sent
         self._listener.on_place(received)
         self._listener.on_state(_state(hello))

@@ -51,6 +51,8 @@ _MAX_ROUTES = 65_536
 
 #: prctl(2)
 _PR_SET_DUMPABLE = 4
+#: Exit statuses from here on are signals, as shells and container runtimes tell them.
+_SIGNALLED = 128
 
 
 class Relay(Gateway):
@@ -79,6 +81,8 @@ class Relay(Gateway):
         self._decoder = FrameDecoder()
         self._commands = Commands()
         self._died: bytes | None = None
+        #: How the process ends, when `run` has ended.
+        self.status = 0
         self.loop = Loop(self._settle)
         self._notes = Allowance(self.loop.now)
         self._writer = Writer()
@@ -166,6 +170,9 @@ class Relay(Gateway):
         if number == signal.SIGCHLD:
             self._life.on_child()
         elif number == signal.SIGTERM:
+            # Not 0: a kubelet takes a pod whose processes end well for one that has done its work, and
+            # forgets that it has evicted it, or shuts down (generateAPIPodStatus in kubelet_pods.go).
+            self.status = _SIGNALLED + number
             self.loop.stop()
 
     def kill_all(self) -> None:
@@ -446,14 +453,13 @@ def _run(relay: Relay) -> None:
     _hide()
     # What is loaded by now stays; there is no need to look through it again and again.
     gc.freeze()
-    status = 0
     try:
         relay.run()
     except (LinkError, FramingError) as error:
         _complain(error)
-        status = 1
+        relay.status = 1
     finally:
         relay.kill_all()
     sys.stderr.flush()
     # Not by way of the interpreter's end, which would wait for ZMQ's threads.
-    os._exit(status)
+    os._exit(relay.status)

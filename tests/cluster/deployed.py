@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -45,21 +45,27 @@ class Deployed:
         return found
 
 
-@cache
-def import_images() -> bool:
-    """Whether the cluster is one of this machine's, to which what it needs was brought: once is enough."""
-    own = Cluster.of(os.environ["KUBECONFIG"])
-    if own is None:
+def import_images(names: Iterable[str] = images.NAMES) -> bool:
+    """Whether the cluster is one of this machine's, whose node then has these images of the project's."""
+    if Cluster.of(os.environ["KUBECONFIG"]) is None:
         return False
-    for archive in images.build(NEEDED).values():
-        own.import_image(archive)
+    for name in names:
+        _import_image(name)
     return True
+
+
+@cache
+def _import_image(name: str) -> None:
+    """Once is enough: a node takes some 20 s for one, also for one that it has."""
+    own = Cluster.of(os.environ["KUBECONFIG"])
+    assert own is not None
+    own.import_image(images.build((name,))[name])
 
 
 @contextmanager
 def deployed(installation: Installation, folder: Path) -> Iterator[Deployed]:
     """An installation with its images and its canary, for as long as it is needed."""
-    if import_images():
+    if import_images(NEEDED):
         # It may have been started without its image, and would be tried again less and less often.
         kubectl("delete", "pods", "--selector=component=canary", "--namespace", installation.gateway)
     words = ("--namespace", installation.gateway, f"--timeout={PATIENCE_S:.0f}s")

@@ -17,8 +17,6 @@ from typing import Any
 
 from tests.cluster.installation import Installation
 from tests.cluster.kubectl import kubectl, until
-from tools import images
-from tools.cluster import Cluster
 
 K8S = Path(__file__).parents[2] / "k8s"
 CHART = K8S / "helm" / "integr8scode"
@@ -47,14 +45,6 @@ def well(*words: str | Path) -> str:
 def told(output: str) -> dict[str, str]:
     """Object -> what setup.sh says of it."""
     return {what: became for became, what in _LINE.findall(output)}
-
-
-def load_images() -> None:
-    """Have the project's images on the node."""
-    own = Cluster.of(os.environ["KUBECONFIG"])
-    assert own is not None
-    for archive in images.build().values():
-        own.import_image(archive)
 
 
 @dataclass(frozen=True)

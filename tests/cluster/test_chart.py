@@ -13,9 +13,10 @@ from urllib.error import HTTPError
 
 import pytest
 
+from tests.cluster.deployed import import_images
 from tests.cluster.installation import absent
 from tests.cluster.kubectl import kubectl, until
-from tests.cluster.operator import CHART, K8S, RELEASE, Operator, load_images, run, told
+from tests.cluster.operator import CHART, K8S, RELEASE, Operator, run, told
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -26,7 +27,7 @@ NO_PYTHON = "localhost/pause:1"
 @pytest.fixture(scope="module")
 def nothing(cluster: None) -> Iterator[Operator]:
     """A cluster without any of the objects."""
-    load_images()
+    import_images()
     with absent() as names, names.overlay() as overlay:
         yield Operator(names, overlay)
 
@@ -186,7 +187,7 @@ def test_uninstalled_no_executor_is_left_and_the_policies_stay(operator: Operato
 @pytest.fixture(scope="module")
 def installed(cluster: None) -> Iterator[Operator]:
     """Somebody who has run setup.sh from nothing, and installed the chart by Helm, with a token of theirs."""
-    load_images()
+    import_images()
     with absent() as names, names.overlay() as overlay:
         made = Operator(names, overlay, "mine")
         made.setup()

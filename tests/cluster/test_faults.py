@@ -29,10 +29,19 @@ from tests.conformance.backend.visit import request
 from tests.integration.kernels.client import Client, Told, becomes, started
 from tests.support.gateways import GatewayProgram, bare_environment, call, gateway_command
 from tools.cluster import Cluster
+from tools.cluster.components import CONTAINERD
 
 pytestmark = [pytest.mark.requires("cluster"), pytest.mark.gen_test(timeout=300)]
 
 ROOT = Path(__file__).parents[2]
+
+#: Seconds within which a pod is evicted whose volume is too full. A kubelet looks at a new pod's volumes
+#: within a minute and then every one or two (volumeStatsAggPeriod), and draws the consequences every 10 s.
+EVICTED_S = 200.0
+
+#: Seconds within which a kernel's client hears of a node that is lost: the cluster says so after 50 s, the
+#: gateway gives it 30 s more (`sandbox.NODE_PATIENCE`), and the cluster looks every 5 s.
+NODE_LOST_S = 110.0
 
 #: A cell that prints so many lines, a hundred a second.
 COUNT = "import time\nfor n in range({lines}):\n    print(n, flush=True)\n    time.sleep(0.01)"
@@ -87,6 +96,14 @@ def stopped(name: str) -> Iterator[None]:
         cluster().start(name)
 
 
+def running(uid: str) -> set[str]:
+    """The containers of a pod that run on the node, whatever the cluster knows of it."""
+    ctr = ("ctr", f"--address={CONTAINERD}", "--namespace=k8s.io")
+    mine = cluster().run(*ctr, "containers", "list", "--quiet", f'labels."io.kubernetes.pod.uid"=={uid}')
+    tasks = (line.split() for line in cluster().run(*ctr, "tasks", "list").splitlines())
+    return {name for name, _, status in tasks if status == "RUNNING"} & {*mine.split()}
+
+
 async def counts_to_the_end(client: Client, cell: str, lines: int) -> None:
     told: Told = await client.end(cell)
     assert told.text == counted(lines)
@@ -133,7 +150,7 @@ async def test_a_pod_that_fills_its_disk_is_evicted_and_the_reason_says_so(
     path.write_text(json.dumps({**spec, "metadata": {"sandbox": {"tmp_size": "16MiB"}}}))
     async with kernels_of(there, specs, "disk") as kernels:
         kernel = await started(kernels, "python3")
-        client = Client(kernel)
+        client = Client(kernel, EVICTED_S)
         told = await client.run(
             "import time\nwith open('/tmp/much', 'wb') as file:\n    file.write(bytes(64 << 20))\n"
             "time.sleep(200)"
@@ -143,23 +160,25 @@ async def test_a_pod_that_fills_its_disk_is_evicted_and_the_reason_says_so(
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "within", "words"),
     [
-        ({"image": "localhost:1/none:1"}, ["localhost:1/none:1", "cannot be had"]),
-        ({"node_selector": {"no": "such"}}, ["no place for it", "try again later"]),
-        ({"runtime_class": "none"}, ["does not admit", "none"]),
-        ({"priority_class": "none"}, ["does not admit", "none"]),
+        # It is tried again before it counts as missing.
+        ({"image": "localhost:1/none:1"}, 60.0, ["localhost:1/none:1", "cannot be had"]),
+        # It might still find one, so that this takes as long as a start may.
+        ({"node_selector": {"no": "such"}}, 5.0, ["no place for it", "try again later"]),
+        ({"runtime_class": "none"}, 60.0, ["does not admit", "none"]),
+        ({"priority_class": "none"}, 60.0, ["does not admit", "none"]),
     ],
     ids=["image", "place", "runtime class", "priority class"],
 )
 async def test_a_kernel_that_cannot_start_says_why(
-    there: Deployed, specs: Path, settings: dict[str, Any], words: list[str]
+    there: Deployed, specs: Path, settings: dict[str, Any], within: float, words: list[str]
 ) -> None:
     path = specs / "kernels" / "python3" / "kernel.json"
     spec = json.loads(path.read_text())
     path.write_text(json.dumps({**spec, "metadata": {"sandbox": settings}}))
     async with kernels_of(there, specs, "cannot") as kernels:
-        kernels.backend.start_timeout = 20.0  # type: ignore[attr-defined]
+        kernels.backend.start_timeout = within  # type: ignore[attr-defined]
         kernel = kernels.create("python3", {}, "someone")
         await kernel.wait_ready()
         assert kernel.execution_state == "dead"
@@ -228,7 +247,7 @@ async def test_a_component_that_is_away_for_a_while_costs_no_output(
     async with kernels_of(there, specs, f"away-{name}") as kernels:
         kernel = await started(kernels, "python3")
         client = Client(kernel)
-        lines = int(100 * (away + 10))
+        lines = int(100 * (away + 5))
         cell = await client.begin(COUNT.format(lines=lines))
         await client.until(lambda: client.told[cell].text.count("\n") > 100)
         with stopped(name):
@@ -237,6 +256,33 @@ async def test_a_component_that_is_away_for_a_while_costs_no_output(
         assert (await client.run("print('here')")).text == "here\n"
         # Until the control plane works again, for what comes next.
         until(_answers, "the API server does not come back")
+
+
+@pytest.mark.requires("cluster", "own-cluster")
+async def test_a_node_that_is_lost_ends_its_cells_and_says_so_and_nothing_stays_on_it(
+    there: Deployed, specs: Path
+) -> None:
+    """As after a cut cable: nobody hears of its kubelet, and its containers run on."""
+    async with kernels_of(there, specs, "lost") as kernels:
+        kernel = await started(kernels, "python3")
+        client = Client(kernel, NODE_LOST_S)
+        cell = await client.begin_busy()
+        uid = there.pods(f"integr8scode/kernel-id={kernel.id}")[0]["metadata"]["uid"]
+        assert running(uid)
+        with stopped("kubelet"):
+            told = await client.end(cell)
+            assert told.reply["evalue"] == "The kernel's sandbox ended: its node does not answer."
+            assert running(uid)
+        await asyncio.to_thread(until, lambda: cluster().is_ready, "the node does not come back")
+        words = ("--namespace", there.installation.gateway, "--timeout=60s")
+        await asyncio.to_thread(kubectl, "wait", "--for=condition=Available", "deployment/canary", *words)
+        # It looks for another place by itself, and is dead where there is none: the only node was this one.
+        async with asyncio.timeout(60):
+            await kernel.wait_ready()
+        if kernel.execution_state == "dead":
+            await kernel.restart()
+        assert (await client.run("print(1)")).text == "1\n"
+        await asyncio.to_thread(until, lambda: not running(uid), "its containers stay on the node")
 
 
 def _answers() -> bool:

@@ -21,10 +21,10 @@ from gateway import __version__
 from gateway.relay.command import FOLDER
 from gateway.relay.install import TERMINATION_LOG
 from gateway.wire.framing import Kind
+from tests.cluster.deployed import import_images
 from tests.cluster.kubectl import PATIENCE_S, kubectl
 from tests.integration.relay.harness import Relay
 from tools import images
-from tools.cluster import Cluster
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -152,10 +152,7 @@ def test_an_image_adds_little_to_its_base(name: str, most: int, opened: dict[str
 @pytest.fixture(scope="module")
 def restricted(archives: dict[str, Path]) -> Iterator[str]:
     """A namespace that takes restricted pods only, on a node that has the images."""
-    cluster = Cluster.of(os.environ["KUBECONFIG"])
-    assert cluster is not None
-    for archive in archives.values():
-        cluster.import_image(archive)
+    assert import_images(archives)
     name = f"images-test-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = {"name": name, "labels": labels}

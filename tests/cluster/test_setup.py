@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.deployed import deployed
+from tests.cluster.deployed import deployed, import_images
 from tests.cluster.installation import absent
 from tests.cluster.kubectl import kubectl
-from tests.cluster.operator import K8S, Client, Operator, load_images, run, told
+from tests.cluster.operator import K8S, Client, Operator, run, told
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.requires("cluster", "own-cluster")
 @pytest.fixture(scope="module")
 def operator(cluster: None) -> Iterator[Operator]:
     """On a cluster without any of the objects."""
-    load_images()
+    import_images()
     with absent() as names, names.overlay() as overlay:
         yield Operator(names, overlay)
 

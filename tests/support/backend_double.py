@@ -23,6 +23,9 @@ class SandboxDouble(Sandbox):
         self.relay.say_hello()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.destroyed = False
+        #: Set while nothing keeps `destroy` from its work.
+        self.may_go = asyncio.Event()
+        self.may_go.set()
 
     async def connect(self) -> Transport:
         return self.relay.transport
@@ -31,6 +34,7 @@ class SandboxDouble(Sandbox):
         return await asyncio.shield(self.ended)
 
     async def destroy(self) -> None:
+        await self.may_go.wait()
         self.destroyed = True
 
     def die(self, reason: str, *, expired: bool = False) -> None:

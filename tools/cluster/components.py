@@ -170,6 +170,8 @@ def _kubelet(instance: Instance) -> dict[str, object]:
         "failSwapOn": False,
         "containerRuntimeEndpoint": f"unix://{CONTAINERD}",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        # By default a volume that is too full is noticed after up to two minutes.
+        "volumeStatsAggPeriod": "5s",
         "clusterDNS": [DNS_IPV4],
         "clusterDomain": "cluster.local",
         # No name outside is a pod's to ask for.

@@ -36,8 +36,6 @@ _REQUEST_TIMEOUT = 30.0
 #: Seconds between two tries of a request, at first and at most.
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-#: Seconds that closed connections take to be gone.
-_LAST_WORDS = 0.25
 #: What the server answers where the same request may work later (429 says so itself).
 _PASSING = frozenset({429, 500, 502, 503, 504})
 #: Bytes of one event of a watch: an object is at most some 2 MiB (etcd's limit is 1.5).
@@ -71,6 +69,8 @@ class Api:
         self._client: ApiClient | None = None
         self._loaded_at = 0.0
         self._identity: object = None
+        #: Requests for whose answers nobody waits any more.
+        self._given_up: set[asyncio.Future[Any]] = set()
         self._loading = asyncio.Lock()
 
     @classmethod
@@ -90,10 +90,14 @@ class Api:
     async def close(self) -> None:
         """Give back its connections."""
         if self._client is not None:
+            # It waits for its connections. What was asked over them ends, or is asked once more.
             await self._client.close()
             self._client = None
-            # TLS connections end a moment later (aiohttp's documentation, "Graceful Shutdown").
-            await asyncio.sleep(_LAST_WORDS)
+            for asking in self._given_up:
+                asking.cancel()
+            await asyncio.gather(*self._given_up, return_exceptions=True)
+            # What was aborted is gone in the loop's next turn.
+            await asyncio.sleep(0)
 
     # -- requests -----------------------------------------------------------------------------------
 
@@ -124,17 +128,14 @@ class Api:
         query = {**query, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
         response = await self._send("GET", path, query, None, seconds + _REQUEST_TIMEOUT)
         rest = bytearray()
-        try:
-            with self._answering():
-                async for chunk in response.content.iter_any():
-                    rest += chunk
-                    *lines, rest = rest.split(b"\n")
-                    for line in lines:
-                        yield _parse(bytes(line))
-                    if len(rest) > _MAX_EVENT:
-                        raise ApiError(f"The API server sent an event of more than {_MAX_EVENT} bytes.")
-        finally:
-            response.close()
+        with self._answering(), _whole(response):
+            async for chunk in response.content.iter_any():
+                rest += chunk
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    yield _parse(bytes(line))
+                if len(rest) > _MAX_EVENT:
+                    raise ApiError(f"The API server sent an event of more than {_MAX_EVENT} bytes.")
 
     async def exec_address(self, path: str, container: str, command: Sequence[str]) -> ExecAddress:
         """How to run a command in a container of the pod at `path`."""
@@ -165,8 +166,7 @@ class Api:
                 if not error.passing or not is_sure or time.monotonic() + wait > deadline:
                     raise
             else:
-                with self._answering():
-                    return _parse(await response.read())
+                return _parse(await self._read(response))
             await asyncio.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -188,12 +188,26 @@ class Api:
                 # A connection that is given up while it is made leaves its socket open.
                 answer = await asyncio.shield(asking)
             except asyncio.CancelledError:
-                asking.add_done_callback(_let_go)
+                self._given_up.add(asking)
+                asking.add_done_callback(self._let_go)
                 raise
-            response = answer.response
-            if response.status >= 400:
-                raise _refusal(response, await response.read())
+        response = answer.response
+        if response.status >= 400:
+            raise _refusal(response, await self._read(response))
         return response
+
+    async def _read(self, response: Any) -> bytes:
+        """The rest of an answer. Raises `ApiError`."""
+        with self._answering(), _whole(response):
+            body: bytes = await response.read()
+            return body
+
+    def _let_go(self, asking: asyncio.Future[Any]) -> None:
+        """Give up the answer that has come."""
+        self._given_up.discard(asking)
+        if not asking.cancelled() and asking.exception() is None:
+            response = asking.result().response
+            _abort(response, _transport(response))
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
@@ -300,10 +314,30 @@ def _identity(configuration: Configuration) -> object:
     return (configuration.host, configuration.verify_ssl, configuration.proxy, contents)
 
 
-def _let_go(asking: asyncio.Future[Any]) -> None:
-    """Close an answer for which nobody waits any more."""
-    if not asking.cancelled() and asking.exception() is None:
-        asking.result().response.close()
+@contextlib.contextmanager
+def _whole(response: Any) -> Iterator[None]:
+    """Give up an answer, with its connection, that is not read to its end."""
+    transport = _transport(response)  # aiohttp forgets it where it closes by itself
+    try:
+        yield
+    except BaseException:
+        _abort(response, transport)
+        raise
+
+
+def _transport(response: Any) -> asyncio.Transport | None:
+    """What an answer comes by; None where all of it has come."""
+    return response.connection.transport if response.connection is not None else None
+
+
+def _abort(response: Any, transport: asyncio.Transport | None) -> None:
+    """End the connection without TLS's goodbye.
+
+    A server may let it wait for up to 30 s, with the connection open of which aiohttp knows nothing any more.
+    """
+    if transport is not None:
+        transport.abort()
+    response.close()
 
 
 def _parse(data: bytes) -> Object:

@@ -33,6 +33,9 @@ _START = frozenset(
     }
 )
 
+#: The reason of a container that the kernel has ended for what it took of memory.
+_OUT_OF_MEMORY = "OOMKilled"
+
 #: Conditions by which something else than the kernel or its gateway ends a pod -> a clause.
 _DISRUPTIONS = {
     "PreemptionByScheduler": "a pod of a higher priority took its place",
@@ -42,8 +45,10 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "its node had to give up something",
 }
 
-#: Exit statuses from here on are signals, as container runtimes tell them.
+#: Exit statuses from here on are signals, as container runtimes and the relay tell them.
 _SIGNALLED = 128
+#: How a container ends because it is to end: at SIGTERM, or by SIGKILL where it does not.
+_AS_TOLD = frozenset({_SIGNALLED + signal.SIGTERM, _SIGNALLED + signal.SIGKILL})
 
 
 def is_running(pod: Object) -> bool:
@@ -62,11 +67,13 @@ def is_being_deleted(pod: Object) -> bool:
 
 
 def is_out_of_reach(pod: Object) -> bool:
-    """Whether its node has not been heard of for so long that the cluster says so (some 50 s)."""
-    return any(
-        condition.get("type") == "Ready" and condition.get("reason") == "NodeNotReady"
-        for condition in _conditions(pod)
-    )
+    """Whether its node has not been heard of for so long that the cluster says so (some 50 s).
+
+    The node's controller then takes the condition Ready back and gives no reason (MarkPodsNotReady in
+    pkg/controller/util/node). A kubelet says the same of both conditions, without readiness gates.
+    """
+    said = {condition.get("type"): condition.get("status") for condition in _conditions(pod)}
+    return (said.get("Ready"), said.get("ContainersReady")) == ("False", "True")
 
 
 def trouble(pod: Object) -> tuple[str, bool] | None:
@@ -103,7 +110,9 @@ def ending(pod: Object) -> Ending:
             return Ending(f"{why} ({_message(condition)})")
     for name, state in (*_states(pod, "initContainerStatuses"), *_states(pod, "containerStatuses")):
         ended = state.get("terminated")
-        if ended and (ended.get("exitCode") != 0 or name == names.CONTAINER):
+        if not ended or (is_being_deleted(pod) and _ended_as_told(ended)):
+            continue
+        if ended.get("exitCode") != 0 or name == names.CONTAINER:
             return Ending(_terminated(pod, name, ended))
     if is_out_of_reach(pod):
         return Ending("its node does not answer")
@@ -123,9 +132,13 @@ def refusal(error: ApiError) -> str:
     return text
 
 
+def _ended_as_told(ended: dict[str, Any]) -> bool:
+    return ended.get("exitCode") in _AS_TOLD and ended.get("reason") != _OUT_OF_MEMORY
+
+
 def _terminated(pod: Object, name: str, ended: dict[str, Any]) -> str:
     code = ended.get("exitCode")
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == _OUT_OF_MEMORY:
         limit = next(
             (each["resources"]["limits"]["memory"] for each in _containers(pod) if each["name"] == name), "?"
         )

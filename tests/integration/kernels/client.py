@@ -27,9 +27,10 @@ class Told:
 
 
 class Client:
-    """Runs cells over an attachment and gathers what comes back for each."""
+    """Runs cells over an attachment and gathers what comes back for each, within `patience` seconds."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self.attachment: Attachment = kernel.attach(uuid.uuid4().hex)
         self.told: dict[str, Told] = {}
         self._input = asyncio.Event()
@@ -60,7 +61,7 @@ class Client:
         await self.attachment.send(messages.join(channel, parts))
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self._patience):
             while not condition():
                 for number, message in await self.attachment.receive():
                     self._take(message)

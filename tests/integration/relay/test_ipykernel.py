@@ -373,10 +373,10 @@ def test_the_end_of_the_link_ends_the_relay_and_its_kernel(ipython: Relay) -> No
     assert ipython.log_path.read_text() == ""
 
 
-def test_sigterm_ends_the_relay_and_its_kernel(ipython: Relay) -> None:
+def test_sigterm_ends_the_relay_and_its_kernel_and_is_told(ipython: Relay) -> None:
     pid = kernel_pid(ipython)
     ipython.process.send_signal(signal.SIGTERM)
-    assert ipython.process.wait(5) == 0
+    assert ipython.process.wait(5) == 128 + signal.SIGTERM
     until_gone(pid)
 
 

@@ -188,6 +188,23 @@ async def test_requests_that_a_lost_sandbox_owed_are_ended_and_the_kernel_gets_a
 
 
 @pytest.mark.gen_test
+async def test_who_waits_for_an_answer_does_not_wait_for_a_lost_sandbox_to_be_gone():
+    async with running() as (kernel, backend, relay):
+        attachment = kernel.attach("s")
+        await open_route(relay)
+        await attachment.send(request())
+        await relay.hear(Kind.MESSAGE)
+        (lost,) = backend.made
+        lost.may_go.clear()
+        lost.die("its node does not answer")
+        assert_ended(await seen(attachment, 3), "The kernel's sandbox ended: its node does not answer.")
+        assert not lost.destroyed
+        lost.may_go.set()
+        await bring_up(backend)
+        await became(kernel, "idle")
+
+
+@pytest.mark.gen_test
 async def test_what_the_gateway_says_in_a_kernels_place_is_said_in_the_kernels_session():
     async with running() as (kernel, backend, relay):
         attachment = kernel.attach("s")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import socket
+import ssl
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from gateway.backends.kubernetes import api as apis
 from gateway.backends.kubernetes.api import Api, ApiError, NotFoundError
-from tests.unit.kubernetes.api_server import ApiServer, api_server, configure, refusal
+from tests.support.certificates import make_certificate
+from tests.unit.kubernetes.api_server import ApiServer, api_server, configure, pod, refusal
 
 pytestmark = pytest.mark.gen_test(timeout=30)
 
@@ -168,3 +174,81 @@ async def test_an_answer_that_is_no_object_is_an_error(tmp_path: Path) -> None:
         server.answer = lambda _: (200, ["x"], {})  # type: ignore[assignment,return-value]
         with pytest.raises(ApiError, match="no JSON object"):
             await api.get("/x")
+
+
+# -- connections ------------------------------------------------------------------------------------------
+
+
+class SilentServer:
+    """Takes one connection by TLS, as far as `until`: "connect", "request" or "event". Says no goodbye."""
+
+    def __init__(self, folder: Path, until: str) -> None:
+        self._until = until
+        self._certificate = make_certificate(folder / "certificate.pem")
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._over = threading.Event()
+        self.there = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self._certificate)
+        connection, _ = self._socket.accept()
+        with connection:
+            if self._until == "connect":
+                self._wait()
+                return
+            with context.wrap_socket(connection, server_side=True) as secured:
+                secured.recv(1 << 16)
+                if self._until == "event":
+                    event = json.dumps({"type": "BOOKMARK", "object": pod("a")}).encode() + b"\n"
+                    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    secured.sendall(head + b"%x\r\n%b\r\n" % (len(event), event))
+                self._wait()
+
+    def _wait(self) -> None:
+        self.there.set()
+        self._over.wait(20)
+
+    @property
+    def clients(self) -> list[str]:
+        """The states of this process's connections to it."""
+        found = psutil.Process().net_connections("tcp")
+        return [each.status for each in found if each.raddr and each.raddr.port == self.port]
+
+    def kubeconfig(self, folder: Path) -> str:
+        """A file that leads here."""
+        path = ApiServer().kubeconfig(folder, self.port)
+        server = f"https://127.0.0.1:{self.port}"
+        configure(path, cluster={"server": server, "certificate-authority": str(self._certificate)})
+        return path
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.mark.parametrize("until", ["connect", "request", "event"])
+async def test_a_connection_that_is_given_up_is_gone_when_the_connections_are_given_back(
+    tmp_path: Path, until: str
+) -> None:
+    server = SilentServer(tmp_path, until)
+    try:
+        api = await Api.connect(server.kubeconfig(tmp_path), "")
+        watch = api.watch("/x", {}, 60)
+        first = asyncio.create_task(anext(watch))
+        assert await asyncio.to_thread(server.there.wait, 20)
+        if until == "event":
+            assert (await first)["type"] == "BOOKMARK"
+        else:
+            first.cancel()
+            await asyncio.wait([first])
+        assert server.clients == ["ESTABLISHED"]
+        await watch.aclose()
+        await api.close()
+        assert server.clients == []
+    finally:
+        server.close()

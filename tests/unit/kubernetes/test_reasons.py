@@ -31,6 +31,9 @@ def condition(kind: str, reason: str, message: str = "said.", status: str = "Tru
     return [{"type": kind, "reason": reason, "message": message, "status": status}]
 
 
+#: Of a pod whose node is not heard of: only one of the two has changed, and without a word.
+READY_TAKEN_BACK = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+
 ENDINGS = {
     "deadline": (
         pod(phase="Failed", reason="DeadlineExceeded", message="Pod was active too long"),
@@ -79,10 +82,26 @@ ENDINGS = {
         Ending("its node does not answer, or is to be emptied (said)"),
     ),
     "out of reach": (
-        pod(phase="Running", conditions=condition("Ready", "NodeNotReady", status="False")),
+        pod(phase="Running", conditions=READY_TAKEN_BACK),
         Ending("its node does not answer"),
     ),
     "deleted": (pod(True, phase="Running"), Ending("its pod was deleted")),
+    "deleted and ended": (
+        pod(True, phase="Failed", containerStatuses=container({"terminated": {"exitCode": 143}})),
+        Ending("its pod was deleted"),
+    ),
+    "deleted behind its end": (
+        pod(
+            True,
+            phase="Failed",
+            containerStatuses=container({"terminated": {"reason": "OOMKilled", "exitCode": 137}}),
+        ),
+        Ending("it used more than its 64 MiB of memory"),
+    ),
+    "told to end": (
+        pod(phase="Failed", containerStatuses=container({"terminated": {"exitCode": 143}})),
+        Ending("it was killed by SIGTERM"),
+    ),
     "anything": (pod(phase="Failed", reason="Odd", message="so."), Ending("its pod ended (Failed, Odd, so)")),
 }
 
@@ -137,6 +156,11 @@ def test_what_runs_has_ended_or_is_lost() -> None:
     assert reasons.has_ended(pod(phase="Failed"))
     assert reasons.is_being_deleted(pod(True))
     assert not reasons.is_out_of_reach(running)
+    assert reasons.is_out_of_reach(pod(phase="Running", conditions=READY_TAKEN_BACK))
+    starting = [{**each, "status": "False", "reason": "ContainersNotReady"} for each in READY_TAKEN_BACK]
+    assert not reasons.is_out_of_reach(pod(phase="Pending", conditions=starting))
+    well = [{**each, "status": "True"} for each in READY_TAKEN_BACK]
+    assert not reasons.is_out_of_reach(pod(phase="Running", conditions=well))
 
 
 @pytest.mark.parametrize(

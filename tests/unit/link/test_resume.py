@@ -107,6 +107,26 @@ async def told(relay: RelayDouble) -> list[tuple[str, int, Any]]:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("had", [0, 1], ids=["nothing had arrived", "a message had"])
+async def test_a_stream_that_ends_before_the_relays_first_word_has_lost_nothing(had: int):
+    async with linked() as (link, relays, _):
+        starting = asyncio.create_task(link.control("start", {"argv": ["k"]}, within=2))
+        route = link.open_route("a session", Inbox())
+        await route.send(message(b"a"))
+        relays.first.end()
+        relay = relays.next(received=had)
+        heard = await told(relay)
+        messages = [("MESSAGE", 1, (1, message(b"a").rstrip(b".")))]
+        assert heard == [
+            ("OPEN", 1, {"session_id": "a session"}),
+            *messages[had:],
+            ("CONTROL", 0, {"id": 1, "op": "start", "argv": ["k"]}),
+        ]
+        relay.say_json(Kind.CONTROL, {"id": 1, "ok": True})
+        await starting
+
+
+@pytest.mark.gen_test
 async def test_what_has_not_arrived_goes_again_over_the_next_stream_and_nothing_else():
     async with linked() as (link, relays, listener):
         relays.first.say_hello()
