@@ -27,6 +27,10 @@ from tests.support.survivor import SurvivorBackend, SurvivorSandbox
 pytestmark = pytest.mark.gen_test(timeout=120)
 
 
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
 class Gateways:
     """One gateway after the other, over the same sandboxes."""
 
@@ -129,7 +133,7 @@ async def test_a_kernel_that_died_between_two_gateways_is_started_again_and_its_
         cell = await client.begin_busy("time.sleep(0.3); os._exit(7)")
         relay = (await each.sandbox(kernel.id))._process
         await each.leave()
-        while Path(f"/proc/{relay}/task/{relay}/children").read_text():  # noqa: ASYNC110  # no event
+        while children(relay):  # noqa: ASYNC110  # what is waited for is in another process
             await asyncio.sleep(0.02)
         adopted = (await each.next()).get(kernel.id)
         client.attachment = adopted.attach(client.attachment.session_id)
