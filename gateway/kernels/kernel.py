@@ -384,7 +384,8 @@ class Kernel:
 
     async def _revive(self, voice: Voice, reason: str) -> None:
         async with self._changing:
-            if voice is not self._voice or voice.silent or self._state not in (State.IDLE, State.BUSY):
+            is_over = voice is not self._voice or voice.silent or not voice.has_died
+            if is_over or self._state not in (State.IDLE, State.BUSY):
                 return  # another operation has dealt with it
             await self._try_again(reason)
 

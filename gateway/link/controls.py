@@ -19,10 +19,18 @@ class Controls:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[int, bytes] = {}
         self._next = 1
+        # The highest that the relay is known to have had.
+        self._arrived = 0
 
     def go_on(self, last: int) -> None:
         """Number on after the last command of another gateway."""
         self._next = last + 1
+
+    def have_arrived(self, last: int) -> bool:
+        """Follow a relay that has had the commands up to `last`; whether that is news."""
+        is_news = last > self._arrived
+        self._arrived = max(last, self._arrived)
+        return is_news
 
     def post_again(self) -> None:
         """Ask again what was not answered; the relay does each number once, and repeats its answer."""
@@ -51,7 +59,9 @@ class Controls:
 
     def answered(self, answer: dict[str, Any]) -> None:
         """The relay's answer to one of them. Raises `PayloadError`."""
-        future = self._waiting.get(payloads.integer(answer, "id"))
+        number = payloads.integer(answer, "id")
+        self.have_arrived(number)
+        future = self._waiting.get(number)
         if future is None or future.done():
             return  # the asker has given up
         if answer.get("ok") is True:

@@ -46,6 +46,9 @@ PING_TIMEOUT = 60.0
 #: Seconds that a link without a stream looks for another one.
 PATIENCE = 120.0
 
+#: What a PING asks that is to be answered behind all that the relay sends again; the heartbeat's ask 0.
+_ALL_SENT = 1
+
 #: Bytes of a message that is kept to show the kernel's session (`Link.spoken`).
 MAX_SPOKEN = 4096
 
@@ -100,6 +103,10 @@ class Link:
         self._numbered = asyncio.Event()
         if transport is not None:
             self._numbered.set()
+        #: The end of the kernel that the relay tells of, until it may be told; and whether it was told, and
+        #: the relay is not known to have had a command since (`_on_died`).
+        self._died: tuple[str, str | None] | None = None
+        self._is_death_told = False
         self._log_allowance = Allowance(0.0)
         self._reason: str | None = None
         self._ended = asyncio.Event()
@@ -361,6 +368,9 @@ class Link:
             )
         self._relay = stream
         self._received = sent
+        self._died = None
+        if self._controls.have_arrived(payloads.integer(hello, "command")):
+            self._is_death_told = False
         self._listener.on_place(received)
         self._listener.on_state(_state(hello))
         self._catch_up(received)
@@ -393,10 +403,11 @@ class Link:
                 self._on_opened(number, payloads.load(frame))
             case Kind.CONTROL:
                 self._controls.answered(payloads.load(frame))
+                self._is_death_told = False
             case Kind.DIED:
                 died = payloads.load(frame)
                 asked = died.get("asked")
-                self._listener.on_died(
+                self._on_died(
                     payloads.text(died, "reason"), asked if asked in ("shutdown", "restart") else None
                 )
             case Kind.LOG:
@@ -407,9 +418,32 @@ class Link:
                 assert self._stream is not None
                 self._stream.outgoing.answer(payloads.sequence(frame))
             case Kind.PONG:
-                pass  # any frame shows that the relay lives
+                # Any frame shows that the relay lives.
+                if payloads.sequence(frame) == _ALL_SENT:
+                    self._tell_died()
             case _:
                 raise ProtocolError(f"a {kind.name} frame, which only a gateway sends, or only once")
+
+    def _on_died(self, reason: str, asked: str | None) -> None:
+        """Tell of the kernel's end, behind all that has come of it.
+
+        A new stream begins with it, and what the relay has kept for a session comes only after its OPENED:
+        the end of the cell that ran, too, which a page does not take once it has heard of the kernel's.
+        """
+        if self._is_death_told:
+            return  # an earlier stream has brought it, and the restart that came of it has not arrived
+        waits = self._died is not None
+        self._died = (reason, asked)
+        if len(self._hearing) == len(self._routes):
+            self._tell_died()
+        elif not waits:
+            self._post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(_ALL_SENT)))
+
+    def _tell_died(self) -> None:
+        if self._died is not None:
+            died, self._died = self._died, None
+            self._is_death_told = True
+            self._listener.on_died(*died)
 
     def _on_opened(self, number: int, opened: dict[str, Any]) -> None:
         sequence = payloads.integer(opened, "sequence")

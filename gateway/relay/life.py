@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks for the kernel's sockets: they are what its start waits for, and its end.
 LOOK = 0.002
-#: Seconds between two kills while something of the sandbox is still alive.
+#: Seconds between two kills while something of the sandbox is still alive, and until the link's stream is no
+#: longer spared: what forks as fast as it is killed ends by nothing less.
 KILL_AGAIN = 0.01
+SPARE_STREAMS = 1.0
 #: Seconds without a message after which a dead kernel's sockets are given up that something else holds open:
 #: what it left behind outside of a sandbox. In one everything was killed, and they end with it.
 QUIET = 1.0
@@ -89,6 +91,7 @@ class Life(Listener):
         self._is_proven = True
         self._generation = 1
         self._next: Callable[[], None] | None = None
+        self._spared_until = 0.0
         #: CONTROLs that wait: for a kernel that is ready, or for one that has ended.
         self._starting: list[int] = []
         self._stopping: list[int] = []
@@ -395,11 +398,12 @@ class Life(Listener):
             then()
             return
         self.phase = "ending"
+        self._spared_until = self._loop.now + SPARE_STREAMS
         self._kill_again()
 
     def _kill_again(self) -> None:
         assert self.process is not None
-        self.process.kill_all()
+        self.process.kill_all(streams_too=self._loop.now > self._spared_until)
         self._loop.at("kill", self._loop.now + KILL_AGAIN, self._kill_again)
         self.on_child()
 

@@ -4,6 +4,10 @@ The kernel leads a session, and so a process group, of its own; signals go to th
 cell runs (`subprocess`, `!command`) hears them too. The relay is usually PID 1 of its sandbox. Then
 every orphan becomes its child and is reaped here, and `kill_all` ends whatever there is in the
 sandbox. Outside a sandbox it only ever touches the kernel's group.
+
+What was brought in from outside (`relay connect`, by exec) is in the sandbox's PID namespace too, and holds
+the link's stream. Its parent is not seen from here, and is told as 0 (pid_namespaces(7)); that of what comes
+of the kernel never is: an orphan's parent is the relay.
 """
 
 import os
@@ -58,15 +62,22 @@ class KernelProcess:
         self._signal(SIGTERM)
         self.go_on()
 
-    def kill_all(self) -> None:
-        """SIGKILL to every process of the sandbox but the relay; outside one, to the kernel's group."""
-        if os.getpid() == 1:
+    def kill_all(self, *, streams_too: bool = False) -> None:
+        """SIGKILL to every process of the sandbox but the relay; outside one, to the kernel's group.
+
+        What holds streams is spared, unless asked for. Then one call ends all others; else a process that is
+        being forked meanwhile may need another call.
+        """
+        if os.getpid() != 1:
+            self._signal(SIGKILL)
+            return
+        parents = {} if streams_too else _parents()
+        is_visited = 0 in parents.values()
+        for pid in [pid for pid, parent in parents.items() if parent != 0] if is_visited else [-1]:
             try:  # noqa: SIM105 (contextlib is one more import before the kernel runs)
-                os.kill(-1, SIGKILL)
+                os.kill(pid, SIGKILL)
             except ProcessLookupError:
                 pass  # there is none
-        else:
-            self._signal(SIGKILL)
 
     def _signal(self, number: int) -> None:
         # The group may outlive its leader (a child that went on), so the leader's end does not matter.
@@ -126,6 +137,20 @@ def _find(program: str, path: str) -> str:
         f"The kernel's program {program!r} is not in the sandbox (PATH is {path!r}). "
         "Correct argv in its kernel.json, or make the program visible in the sandbox."
     )
+
+
+def _parents() -> dict[int, int]:
+    """The parent of every process of the sandbox but the relay."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and name != "1":
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    # The program's name, in parentheses, may have some of its own.
+                    found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                pass  # it has ended
+    return found
 
 
 def reap() -> tuple[dict[int, int], bool]:

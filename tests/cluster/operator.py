@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,10 +124,11 @@ class Operator:
     def client(self) -> Iterator[Client]:
         """Through a forwarded port of the Service, which lasts as long as the gateway's pod."""
         argv = ["kubectl", "port-forward", "--namespace", self.namespace, "service/gateway", ":8888"]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        # It has a line for each connection, too, and would wait for somebody to read them from a pipe.
+        with tempfile.NamedTemporaryFile() as said, subprocess.Popen(argv, stdout=said) as process:
             try:
-                assert process.stdout is not None
-                found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+                until(lambda: Path(said.name).stat().st_size > 0, "kubectl port-forward does not listen")
+                found = re.search(r"127\.0\.0\.1:(\d+)", Path(said.name).read_text())
                 assert found is not None, "kubectl port-forward does not listen"
                 yield Client(f"http://127.0.0.1:{found[1]}", self.token)
             finally:

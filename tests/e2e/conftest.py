@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import BrowserContext, sync_playwright
 
 from tests.e2e.browser import ARGUMENTS, Notebook, executable
-from tests.e2e.servers import Gateway, Server, running_gateway, running_lab
+from tests.e2e.servers import Gateway, Server, lab_without_news, running_gateway
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -41,10 +41,8 @@ def npm() -> Path:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[Server]:
-    """JupyterLab by the printed line, and a person who does not want the news."""
-    with running_lab(tmp_path_factory.mktemp("lab"), gateway.lab_line) as server:
-        setting = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
-        assert server.call("PUT", setting, {"raw": '{"fetchNews": "false"}'})[0] == 204
+    """JupyterLab by the printed line."""
+    with lab_without_news(tmp_path_factory.mktemp("lab"), gateway.lab_line) as server:
         yield server
 
 

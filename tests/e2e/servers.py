@@ -19,13 +19,11 @@ BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
-class Server:
-    """A running server: where it is, what opens it, and what it has logged."""
+class Service:
+    """A server, wherever it runs: where it is, and what opens it."""
 
     url: str
     token: str
-    program: Program
-    folder: Path
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """An authenticated REST call; the status and the JSON of the answer (None where it is empty)."""
@@ -62,6 +60,14 @@ class Server:
             return self.call("GET", path)[0] == 200
         except (OSError, ValueError):
             return False
+
+
+@dataclass(frozen=True)
+class Server(Service):
+    """A server that runs here, and what it has logged."""
+
+    program: Program
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,15 @@ def running_lab(folder: Path, line: str) -> Iterator[Server]:
         yield server
     finally:
         program.stop()
+
+
+@contextlib.contextmanager
+def lab_without_news(folder: Path, line: str) -> Iterator[Server]:
+    """JupyterLab, and a person who does not want the news."""
+    with running_lab(folder, line) as server:
+        setting = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
+        assert server.call("PUT", setting, {"raw": '{"fetchNews": "false"}'})[0] == 204
+        yield server
 
 
 def _servers(env: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from jupyter_kernel_client import JupyterKernelClient  # type: ignore[import-untyped]
 
-from tests.e2e.servers import Gateway
+from tests.e2e.servers import Service
 
 
-def test_it_runs_interrupts_and_restarts_a_kernel_and_leaves_none(gateway: Gateway) -> None:
+def test_it_runs_interrupts_and_restarts_a_kernel_and_leaves_none(gateway: Service) -> None:
     before = gateway.kernel_ids()
     with JupyterKernelClient(server_url=gateway.url, token=gateway.token) as kernel:
         made = kernel.execute("made = 6 * 7\nprint(made)", timeout=60)

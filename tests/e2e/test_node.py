@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.servers import Gateway
+from tests.e2e.servers import Service
 
 pytestmark = pytest.mark.requires("node")
 
 
-def test_jupyterlab_services_runs_a_session_from_start_to_end(gateway: Gateway, npm: Path) -> None:
+def test_jupyterlab_services_runs_a_session_from_start_to_end(gateway: Service, npm: Path) -> None:
     before = gateway.kernel_ids()
     done = subprocess.run(
         ["node", npm / "services.mjs", gateway.url, gateway.token],

@@ -69,6 +69,7 @@ class RelayDouble:
             "max_message": framing.DEFAULT_MAX_MESSAGE,
             "received": 0,
             "sent": 0,
+            "command": 0,
             "state": "starting",
         }
         self.say_json(Kind.HELLO, hello | members)

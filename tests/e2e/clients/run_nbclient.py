@@ -8,12 +8,12 @@ The manager is jupyter_server's, which reads its settings from the environment. 
 import sys
 
 import nbformat
-from jupyter_server.gateway.managers import GatewayKernelManager
+from manager import PatientKernelManager
 from nbclient import NotebookClient
 
 source, target = sys.argv[1:]
 notebook = nbformat.read(source, as_version=4)
 try:
-    NotebookClient(notebook, timeout=None, kernel_manager_class=GatewayKernelManager).execute()
+    NotebookClient(notebook, timeout=None, kernel_manager_class=PatientKernelManager).execute()
 finally:
     nbformat.write(notebook, target)

@@ -6,7 +6,7 @@ python run_papermill.py IN OUT NAME=VALUE...
 import sys
 
 import papermill  # type: ignore[import-untyped]
-from jupyter_server.gateway.managers import GatewayKernelManager
+from manager import PatientKernelManager
 
 source, target, *parameters = sys.argv[1:]
 papermill.execute_notebook(
@@ -14,5 +14,5 @@ papermill.execute_notebook(
     target,
     {name: float(value) for name, value in (parameter.split("=") for parameter in parameters)},
     progress_bar=False,
-    kernel_manager_class=GatewayKernelManager,
+    kernel_manager_class=PatientKernelManager,
 )

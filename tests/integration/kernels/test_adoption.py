@@ -27,6 +27,10 @@ from tests.support.survivor import SurvivorBackend, SurvivorSandbox
 pytestmark = pytest.mark.gen_test(timeout=120)
 
 
+def children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
 class Gateways:
     """One gateway after the other, over the same sandboxes."""
 
@@ -37,12 +41,17 @@ class Gateways:
 
     async def next(self, **options: Any) -> Kernels:
         """A gateway that has started, after the end of the last one."""
-        if self._kernels is not None:
-            await self._kernels.close()
+        await self.leave()
         manager = KernelSpecManager(kernel_dirs=[str(self._specs)], ensure_native_kernel=False)
         self._kernels = Kernels(backend=self.backend, kernelspecs=KernelSpecs(manager=manager), **options)
         await self._kernels.start()
         return self._kernels
+
+    async def leave(self) -> None:
+        """End the gateway that there is."""
+        if self._kernels is not None:
+            await self._kernels.close()
+            self._kernels = None
 
     async def sandbox(self, kernel_id: str) -> SurvivorSandbox:
         (found,) = [sandbox for sandbox in await self.backend.list() if sandbox.kernel_id == kernel_id]
@@ -122,12 +131,16 @@ async def test_a_kernel_that_died_between_two_gateways_is_started_again_and_its_
         kernel = await started(await each.next())
         client = Client(kernel)
         cell = await client.begin_busy("time.sleep(0.3); os._exit(7)")
-        following = await each.next()
-        adopted = following.get(kernel.id)
+        relay = (await each.sandbox(kernel.id))._process
+        await each.leave()
+        while children(relay):  # noqa: ASYNC110  # what is waited for is in another process
+            await asyncio.sleep(0.02)
+        adopted = (await each.next()).get(kernel.id)
         client.attachment = adopted.attach(client.attachment.session_id)
         assert "exit code 7" in (await client.end(cell)).reply["evalue"]
         await becomes(adopted, "idle")
         assert (await client.run("print('again')")).text == "again\n"
+        assert adopted._restarts == 1
 
 
 async def test_a_kernel_that_was_never_started_comes_up_in_a_new_sandbox(tmp_path, specs_folder):

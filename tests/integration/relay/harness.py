@@ -336,22 +336,22 @@ class Relay:
 class Server:
     """A relay process that outlives its links."""
 
-    def __init__(self, folder: Path, run_dir: str, patience: int = 60) -> None:
+    def __init__(self, folder: Path, run_dir: str, argv: Sequence[str] = (), patience: int = 60) -> None:
         self._folder = folder
         self.run_dir = run_dir
         self._links: list[Relay] = []
         self.log_path = Path(f"{run_dir}.serve.stderr")
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command.program(sys.executable, str(folder)), "serve", run_dir, str(patience)],
+                [*argv, *command.program(sys.executable, str(folder)), "serve", run_dir, str(patience)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
 
-    def link(self, **members: Any) -> tuple[Relay, dict[str, Any]]:
+    def link(self, argv: Sequence[str] = (), **members: Any) -> tuple[Relay, dict[str, Any]]:
         """A new link, on which HELLO was said, and the relay's HELLO. What it sends goes on counting."""
-        link = Relay(self._folder, self.run_dir, command_name="connect")
+        link = Relay(self._folder, self.run_dir, argv, command_name="connect")
         self._links.append(link)
         link.hello(**members)
         hello = link.until(lambda: next(link.all_json(Kind.HELLO), None))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.relay.connect import SOCKET
 from gateway.wire.framing import Kind
-from tests.integration.relay.harness import Relay, execute
+from tests.integration.relay.harness import Relay, Server, execute
 
 #: A PID namespace over the machine's own files; no sandbox, only what makes the relay PID 1.
 BWRAP = [
@@ -28,6 +29,25 @@ def relay(folder: Path, run_dirs: Path) -> Iterator[Relay]:
     assert relay.run("import os; print(os.getppid())") == ("1\n", "ok")
     yield relay
     relay.kill()
+
+
+@pytest.fixture
+def visitor(folder: Path, run_dirs: Path) -> Iterator[Relay]:
+    """A link that comes from outside of the namespace, as one by exec does, to a relay that outlives it."""
+    server = Server(folder, str(run_dirs / "s"), BWRAP)
+    try:
+        deadline = time.monotonic() + 10
+        while not (run_dirs / "s" / SOCKET).exists():
+            assert time.monotonic() < deadline, "the relay does not listen"
+            time.sleep(0.01)
+        (first,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        enter = ["nsenter", "--preserve-credentials", "--user", "--mount", "--pid", f"--target={first}"]
+        link, _ = server.link(enter)
+        link.open()
+        assert link.answer(link.start())["ok"]
+        yield link
+    finally:
+        server.kill()
 
 
 PROCESSES = (
@@ -89,9 +109,8 @@ def test_a_restart_kills_what_has_left_the_kernels_session(relay: Relay) -> None
     assert len(processes(relay)) == 2
 
 
-def test_a_fork_bomb_does_not_survive_a_restart(relay: Relay) -> None:
-    marker = f"{200_000 + os.getpid()}.5"
-    bomb = f"""
+#: Formatted with what marks its processes.
+BOMB = """
 import os, subprocess, time
 for _ in range(4):
     if os.fork() == 0:
@@ -100,7 +119,11 @@ for _ in range(4):
             time.sleep(0.02)
 time.sleep(1000)
 """
-    relay.message(execute(bomb)[1])
+
+
+def test_a_fork_bomb_does_not_survive_a_restart(relay: Relay) -> None:
+    marker = f"{200_000 + os.getpid()}.5"
+    relay.message(execute(BOMB.format(marker=marker))[1])
     relay.until(lambda: len(outside(marker)) > 20)
     assert relay.answer(relay.control("restart"))["ok"]
     until_none(marker)
@@ -113,6 +136,29 @@ def test_a_death_leaves_nothing_behind(relay: Relay) -> None:
     relay.until(lambda: outside(marker))
     relay.message(execute("import os; os._exit(1)")[1])
     until_none(marker)
+
+
+def test_a_death_leaves_the_link_that_came_from_outside_and_nothing_else(visitor: Relay) -> None:
+    marker = f"{500_000 + os.getpid()}.5"
+    visitor.run(DAEMON.format(seconds=marker))
+    visitor.until(lambda: outside(marker))
+    msg_id, dying = execute("import os; os._exit(1)")
+    visitor.message(dying)
+    visitor.until(lambda: list(visitor.all_json(Kind.DIED)))
+    assert visitor.is_idle(msg_id)
+    until_none(marker)
+    assert visitor.answer(visitor.control("restart"))["ok"]
+    # The relay, its kernel, and who has brought the link.
+    assert len(processes(visitor)) == 3
+
+
+def test_a_restart_that_ends_a_fork_bomb_leaves_the_link_that_came_from_outside(visitor: Relay) -> None:
+    marker = f"{600_000 + os.getpid()}.5"
+    visitor.message(execute(BOMB.format(marker=marker))[1])
+    visitor.until(lambda: len(outside(marker)) > 20)
+    assert visitor.answer(visitor.control("restart"))["ok"]
+    until_none(marker)
+    assert len(processes(visitor)) == 3
 
 
 def test_the_end_of_the_link_ends_everything(relay: Relay) -> None:

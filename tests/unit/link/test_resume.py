@@ -224,6 +224,58 @@ async def test_what_the_relay_tells_at_its_place_is_heard():
         assert listener.outstanding == [(1, "s", "shell", '{"a": "é"}'.encode())]
 
 
+@pytest.mark.gen_test
+async def test_the_end_of_a_kernel_is_told_behind_what_the_next_stream_brings_of_it():
+    async with linked() as (link, relays, listener):
+        relays.first.say_hello()
+        route, inbox = await opened(link, relays.first)
+        await opened(link, relays.first, "another")
+        relays.first.end()
+        # As a relay begins whose kernel died meanwhile (protocol.md 1.9).
+        second = relays.next(sent=1, state="dead")
+        second.say_json(Kind.DIED, {"reason": "it fell", "asked": None})
+        asked = await second.hear(Kind.PING)
+        second.say_opened(route.number)
+        second.say(Kind.MESSAGE, route.number, message(b"its last"), 1)
+        second.say_opened(2)
+        await told(second)
+        assert await inbox.take() == [(1, message(b"its last"))]
+        assert listener.died == []
+        second.say(Kind.PONG, payload=framing.SEQUENCE.pack(0))
+        second.say(Kind.PONG, payload=asked.payload)
+        await until(lambda: listener.died)
+        assert listener.died == ["it fell"]
+
+
+@pytest.mark.gen_test
+async def test_the_end_of_a_kernel_is_told_once_over_two_streams_and_the_next_one_again():
+    async with linked() as (link, relays, listener):
+        died = {"reason": "it fell", "asked": None}
+        relays.first.say_hello()
+        relays.first.say_json(Kind.DIED, died)
+        await until(lambda: listener.died)
+        restarting = asyncio.create_task(link.control("restart", within=5))
+        relays.first.end()
+        # The restart has not arrived, so this is what was told.
+        second = relays.next(state="dead")
+        second.say_json(Kind.DIED, died)
+        command = await second.hear_control("restart")
+        assert listener.died == ["it fell"]
+        second.answer(command)
+        await restarting
+        second.say_json(Kind.DIED, died)
+        await until(lambda: len(listener.died) == 2)
+        # Another one has arrived, and its answer was lost.
+        restarting = asyncio.create_task(link.control("restart", within=5))
+        command = await second.hear_control("restart")
+        second.end()
+        third = relays.next(state="dead", command=command["id"])
+        third.say_json(Kind.DIED, died)
+        third.answer(await third.hear_control("restart"))
+        await restarting
+        assert len(listener.died) == 3
+
+
 @pytest.mark.parametrize(
     ("hello", "named"),
     [
