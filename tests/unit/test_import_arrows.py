@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "web": {"kernels", "wire", "errors", "auth", "observability"},
     "kernels": {"backends", "link", "transport", "wire"},
-    "backends": {"transport", "wire", "relay.command"},  # what a sandbox has to show and run
+    # What a sandbox has to show and run, and the filter, which a relay may have to load itself.
+    "backends": {"transport", "wire", "relay.command", "relay.seccomp"},
     "link": {"transport", "wire"},
     "transport": {"wire"},
     "wire": set(),
