@@ -47,14 +47,14 @@ class NotConfinedError(Exception):
 
 def confine() -> None:
     """Lower the limits and load the filter. Raises `NotConfinedError`; then nothing may be served."""
-    for kind, value in _LIMITS.items():
-        _lower(kind, value)
-    if _has_users_of_its_own():
-        _lower(resource.RLIMIT_NPROC, PROCESSES)
     try:
         program = build_filter(os.uname().machine, deny_unaccounted_memory=False)
     except UnsupportedArchitectureError as error:
         raise NotConfinedError(str(error)) from None
+    for kind, value in _LIMITS.items():
+        _lower(kind, value)
+    if _has_users_of_its_own():
+        _lower(resource.RLIMIT_NPROC, PROCESSES)
     _load(program)
 
 
