@@ -48,6 +48,10 @@ _ACK_COUNT = 64
 _MAX_NAME = 1024
 #: Routes that may be open at a time.
 _MAX_ROUTES = 65_536
+#: As a shell says that SIGTERM ended a program. A kubelet forgets why it has ended a pod (an eviction, a
+#: deadline) when all that ran in it then says to have ended well (generateAPIPodStatus in pkg/kubelet, which
+#: keeps a reason only with the phase that it belongs to).
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class Relay(Gateway):
@@ -64,6 +68,8 @@ class Relay(Gateway):
 
         `environment` is what its sandbox gives a kernel, beneath that of its start.
         """
+        #: Of the process, where it ends by itself.
+        self.status = 0
         self._stream = os.urandom(16).hex()
         self._state = self._told_state = "starting"
         self._acknowledged = 0
@@ -160,6 +166,8 @@ class Relay(Gateway):
         if number == signal.SIGCHLD:
             self._life.on_child()
         elif number == signal.SIGTERM:
+            if self._patience is not None:
+                self.status = _TERMINATED
             self.loop.stop()
 
     def kill_all(self) -> None:
@@ -427,6 +435,7 @@ def _run(relay: Relay) -> None:
     status = 0
     try:
         relay.run()
+        status = relay.status
     except (LinkError, FramingError) as error:
         _complain(error)
         status = 1

@@ -44,6 +44,8 @@ _DISRUPTIONS = {
 
 #: Exit statuses from here on are signals, as container runtimes tell them.
 _SIGNALLED = 128
+#: What a relay says that got a SIGTERM, as from a kubelet that ends its pod.
+_ASKED_TO_END = _SIGNALLED + signal.SIGTERM
 
 
 def is_running(pod: Object) -> bool:
@@ -103,6 +105,8 @@ def ending(pod: Object) -> Ending:
             return Ending(f"{why} ({_message(condition)})")
     for name, state in (*_states(pod, "initContainerStatuses"), *_states(pod, "containerStatuses")):
         ended = state.get("terminated")
+        if ended and ended.get("exitCode") == _ASKED_TO_END and is_being_deleted(pod):
+            continue  # by that deletion
         if ended and (ended.get("exitCode") != 0 or name == names.CONTAINER):
             return Ending(_terminated(pod, name, ended))
     if is_out_of_reach(pod):
