@@ -1,8 +1,8 @@
 """Nothing gets out of a pod: the attempts of tests/escape, made in executors.
 
 Those that a pod lets through are in let_through.toml, with the reason and the test that shows what they would
-be good for to be shut, and are not counted. Where a limit ends the pod and not the attempt (the
-disk's always, memory's where Linux counts by cgroup v2), that is a refusal, if the reason says so.
+be good for to be shut, and are not counted. Where a limit ends the pod or its kernel and not the attempt (the
+disk's always, memory's where Linux chooses so), that is a refusal, if the reason says so.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LET_THROUGH: dict[str, dict[str, Any]] = {
     for line in tomllib.loads(Path(__file__).with_name("let_through.toml").read_text())["probe"]
 }
 
-#: Attempt -> what the reason says of a pod that ends by it.
+#: Attempt -> what the reason says of a pod, or of its kernel, that ends by it.
 ENDS_BY = {
     **dict.fromkeys(("fill_the_temporary_folder", "fill_the_home"), "its node evicted it"),
-    **{row.name: "of memory" for row in PROBES.values() if row.name.startswith("take_")},
+    **{row.name: "memory" for row in PROBES.values() if row.name.startswith("take_")},
 }
 
 test_an_attempt_succeeds_where_nothing_forbids_it = suite.test_an_attempt_succeeds_where_nothing_forbids_it

@@ -127,3 +127,41 @@ def _found_in(pod: Pod, code: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+#: Opens the memory of whoever came in by exec, and of a child, to write to it.
+_REACH_INTO = """
+import os, time
+def opened(pid):
+    try:
+        os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))
+    except OSError as error:
+        return error.strerror
+    return ""
+def words(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read().split("\\0")[:-1]
+child = os.fork()
+if child == 0:
+    time.sleep(100)
+# It hides once it has handed its stream over, which it may not quite have done.
+deadline = time.monotonic() + 5
+while True:
+    visitors = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if words(pid) == VISITOR]
+    found = {"visitors": [opened(pid) for pid in visitors], "child": opened(child)}
+    if all(found["visitors"]) or time.monotonic() > deadline:
+        break
+    time.sleep(0.01)
+"""
+
+
+async def test_a_kernel_cannot_reach_into_the_process_that_brings_its_gateway(there: Deployed) -> None:
+    """It has the same user, and the relay's filter is not on it."""
+    backend = KubernetesBackend(instance="visitor", **there.traits)
+    await backend.start()
+    try:
+        code = f"VISITOR = {list(names.CONNECT)!r}\n{_REACH_INTO}\ntell(found)"
+        found: dict[str, Any] = await found_inside(backend, code)
+    finally:
+        await backend.close()
+    assert found == {"visitors": ["Permission denied"], "child": ""}
