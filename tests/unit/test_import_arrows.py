@@ -36,8 +36,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "web": {"kernels", "wire", "errors", "auth", "observability"},
     "kernels": {"backends", "link", "transport", "wire"},
-    # What a sandbox has to show and run, and the filter, which a relay may have to load itself.
-    "backends": {"transport", "wire", "relay.command", "relay.seccomp"},
+    # What a sandbox has to show and run, and what its relay takes from it or bubblewrap does.
+    "backends": {"transport", "wire", "relay.command", "relay.confine", "relay.seccomp"},
     "link": {"transport", "wire"},
     "transport": {"wire"},
     "wire": set(),

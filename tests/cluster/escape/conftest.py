@@ -63,13 +63,13 @@ def _place(there: Deployed, inside: Session) -> dict[str, Any]:
     (pod,) = there.pods(f"{names.KERNEL_ID}={inside.kernel.id}")
     return {
         "pod_addresses": [each["ip"] for each in pod["status"]["podIPs"]],
-        "node_namespaces": _node_namespaces(),
+        "node_namespaces": node_namespaces(),
         "visitor": list(names.CONNECT),
         "noticed_within": _EVICTED_WITHIN,
     }
 
 
-def _node_namespaces() -> dict[str, str] | None:
+def node_namespaces() -> dict[str, str] | None:
     """Those of the node's first process, where it is one of this machine's."""
     own = Cluster.of(os.environ["KUBECONFIG"])
     if own is None:
