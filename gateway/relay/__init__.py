@@ -28,6 +28,8 @@ Who does what:
 | `launch`, `quickjson` | the validated start command; connection file, endpoints |
 | `process`, `output`, `memory` | the kernel's process: signals, reaping, what it prints, why it ended |
 | `door`, `connect` | how links come to a relay that outlives its gateways |
+| `confine`, `seccomp`, `syscalls` | what the relay of a pod takes from itself and its kernel |
+| `hiding` | that the kernel reaches no process of this program |
 | `loop`, `writer` | the poller; what waits for the transport |
 | `sockets`, `readiness` | the kernel's ZMQ sockets, and how to know that they are heard |
 | `taps`, `pace`, `brake` | which sockets are served when: a stream gathers, a slow client stops the kernel |

@@ -155,9 +155,12 @@ def main(arguments: list[str]) -> None:
 
 def serve(run_dir: str, patience: int) -> None:
     """Be the relay of a sandbox that outlives its gateway: links come by `connect`, one after the other."""
+    from .confine import NotConfinedError, confine
+
     try:
+        confine()
         launching.make_run_dir(run_dir)
-    except LaunchError as error:
+    except (NotConfinedError, LaunchError) as error:
         sys.exit(f"relay: {error}")
     from .relay import run_server
 

@@ -8,6 +8,8 @@ connection, and with it the stream.
 import sys
 import time
 
+from .hiding import hide
+
 #: The socket's name in the run directory.
 SOCKET = "link"
 #: Seconds that the relay may take until it listens: a stream may be opened as soon as its process runs.
@@ -35,6 +37,8 @@ def connect(run_dir: str) -> None:
             ):
                 sys.exit(f"relay: no relay listens in {run_dir}: {error.strerror}")
             time.sleep(_LOOK)
+    # What runs in here is under a filter of the relay's own, which this process is not.
+    hide()
     try:
         connection.recv(1)
     except ConnectionError:

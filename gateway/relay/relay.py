@@ -28,6 +28,7 @@ from .boot import Boot
 from .brake import MAX_UNSENT
 from .commands import Commands
 from .errors import LinkError
+from .hiding import hide
 from .inbound import Inbound
 from .life import DEFAULT_GRACE, Gateway, Life
 from .loop import Loop
@@ -48,9 +49,6 @@ _ACK_COUNT = 64
 _MAX_NAME = 1024
 #: Routes that may be open at a time.
 _MAX_ROUTES = 65_536
-
-#: prctl(2)
-_PR_SET_DUMPABLE = 4
 #: Exit statuses from here on are signals, as shells and container runtimes tell them.
 _SIGNALLED = 128
 
@@ -402,16 +400,6 @@ def _complain(error: Exception) -> None:
     print(f"relay: the gateway broke the protocol: {error}", file=sys.stderr, flush=True)
 
 
-def _hide() -> None:
-    """See that the kernel, which has the same user, can neither trace this process nor read its memory.
-
-    It runs already, but none of its user's code does before the first request.
-    """
-    import ctypes  # there is no other way to prctl(2); all else is loaded by now
-
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
 def run_pipe(reading: int, writing: int, run_dir: str, boot: Boot) -> None:
     """Serve this link until it ends, and end the process with everything in its sandbox."""
     relay = Relay(run_dir, boot)
@@ -450,7 +438,8 @@ def _run(relay: Relay) -> None:
         signal.signal(number, lambda *_: None)
     # A child that ended before there was a handler.
     os.write(signals_writing, bytes([signal.SIGCHLD]))
-    _hide()
+    # The kernel runs already, but none of its user's code does before the first request.
+    hide()
     # What is loaded by now stays; there is no need to look through it again and again.
     gc.freeze()
     try:

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import logging
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ _MIB = 1 << 20
 _SETTINGS = KernelSettings(
     window=16 * _MIB,
     max_message=16 * _MIB,
-    start_timeout=60,
+    start_timeout=120,
     restart_limit=0,
     stable_after=10,
     shutdown_grace=0,
@@ -89,7 +88,7 @@ async def session(
         request=SandboxRequest(
             kernel_id=str(uuid.uuid4()),
             spec_name="escape",
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            argv=[backend.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             resource_dir=resource_dir,
             settings=settings,
             owner="escape",

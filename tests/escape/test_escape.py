@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.escape.conftest import Outcome
+from tests.escape.attempts import Outcome
 from tests.escape.probes.table import CLASSES, PROBES, Probe
 
 LEAST, LEAST_OF_A_CLASS = 100, 8

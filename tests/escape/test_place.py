@@ -46,14 +46,21 @@ def _start(
 
 
 @pytest.mark.parametrize("mode", ["probe", "control"])
+@pytest.mark.parametrize("kind", ["made for the occasion", "a pod"])
 @pytest.mark.parametrize("told", ["everything", "nothing", "something wrong"])
-def test_the_program_refuses_to_run_bare(mode: str, told: str, program: Path, facts: dict[str, Any]) -> None:
+def test_the_program_refuses_to_run_bare(
+    mode: str, told: str, kind: str, program: Path, facts: dict[str, Any]
+) -> None:
     namespaces = {
         "everything": facts["host_namespaces"],
         "nothing": None,
         "something wrong": dict.fromkeys(place.NAMESPACES, "mnt:[1]"),
     }
-    done = _start([sys.executable, "-I", str(program), mode], facts | {"host_namespaces": namespaces[told]})
+    told_of_the_place = {"host_namespaces": namespaces[told]}
+    if kind == "a pod":
+        # With every address that it has: the rest must do.
+        told_of_the_place["pod_addresses"] = [str(address) for address in place._addresses("/proc")]
+    done = _start([sys.executable, "-I", str(program), mode], facts | told_of_the_place)
     assert (done.returncode, done.stdout) == (NOT_HERE, "")
     assert done.stderr.startswith("No probe runs here. ")
 
@@ -108,18 +115,41 @@ def test_the_program_refuses_to_run_in_the_hosts_user_namespace(program: Path, f
 
 _ROUTES = "Iface\tDestination\tGateway\tFlags\n"
 _IPV6_ROUTE = f"{'0' * 32} 40 {'0' * 32} 00 {'0' * 32} 00000400 00000001 00000000 {{flags}} {{interface}}\n"
+_LOOPBACK = "Main:\n  +-- 127.0.0.0/8 2 0 2\n     |-- 127.0.0.1\n        /32 host LOCAL\n"
+_IPV4 = "     |-- {}\n        /32 host LOCAL\n"
+_IPV6 = "{} 02 40 00 80     eth0\n"
+
+#: In /proc of a process in a place where probes may run: one made for the occasion, and a pod.
+_FRESH = {
+    **{f"self__ns__{kind}": f"{kind}:[1000{number}]" for number, kind in enumerate(place.NAMESPACES)},
+    "self__uid_map": "1000 1912345000 1\n",
+    "self__mountinfo": "1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / / rw shared:7 - tmpfs tmpfs rw\n",
+    "net__route": _ROUTES + "lo\t00000000\t00000000\t0001\n",
+    "net__ipv6_route": _IPV6_ROUTE.format(flags="00000001", interface="lo"),
+}
+_A_POD = {
+    **_FRESH,
+    "self__uid_map": "         0 2173698048      65536\n",
+    "self__gid_map": "         0 2173698048      65536\n",
+    "self__mountinfo": "1 0 0:1 / / ro,relatime - overlay overlay rw\n2 1 0:2 / /tmp rw - ext4 /dev/a rw\n",
+    "net__route": _ROUTES + "eth0\t00000000\t0100000A\t0003\n",
+    "net__ipv6_route": _IPV6_ROUTE.format(flags="00000003", interface="eth0"),
+    "net__fib_trie": _LOOPBACK + _IPV4.format("10.244.0.7"),
+    "net__if_inet6": f"{'0' * 31}1 01 80 10 80       lo\n"
+    + _IPV6.format("fe8000000000000048c0f8fffe2c4f44")
+    + _IPV6.format("fd6a7367c00200000000000000000007"),
+}
+_HOST = {"host_namespaces": {kind: f"{kind}:[1]" for kind in place.NAMESPACES}}
+_TOLD_A_POD = {
+    **_HOST,
+    "node_namespaces": {kind: f"{kind}:[2]" for kind in place.NAMESPACES},
+    "pod_addresses": ["10.244.0.7", "fd6a:7367:c002::7"],
+}
 
 
-def _made_up_proc(folder: Path, **files: str) -> str:
-    """The /proc of a process in a place where probes may run, but for these files; "__" stands for "/"."""
-    good = {
-        **{f"self__ns__{kind}": f"{kind}:[1000{number}]" for number, kind in enumerate(place.NAMESPACES)},
-        "self__uid_map": "1000 1912345000 1\n",
-        "self__mountinfo": "1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / / rw shared:7 - tmpfs tmpfs rw\n",
-        "net__route": _ROUTES + "lo\t00000000\t00000000\t0001\n",
-        "net__ipv6_route": _IPV6_ROUTE.format(flags="00000001", interface="lo"),
-    }
-    for name, text in (good | files).items():
+def _made_up_proc(folder: Path, files: dict[str, str]) -> str:
+    """A /proc with these files; "__" stands for "/"."""
+    for name, text in files.items():
         path = folder / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         if "__ns__" in name:
@@ -129,22 +159,28 @@ def _made_up_proc(folder: Path, **files: str) -> str:
     return str(folder)
 
 
+#: A place of either kind that shares a namespace with the host, or has one of the machine's initial ones.
+_NAMESPACES: list[tuple[dict[str, str], list[str]]] = [
+    *(
+        ({f"self__ns__{kind}": f"{kind}:[1]"}, [f"The {kind} namespace is the host's."])
+        for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
+    ),
+    ({"self__ns__cgroup": "cgroup:[1]"}, []),
+    *(
+        (
+            {f"self__ns__{name.partition(':')[0]}": name},
+            [f"The namespace {name} is the machine's initial one."],
+        )
+        for name in ("ipc:[4026531839]", "uts:[4026531838]", "user:[4026531837]", "pid:[4026531836]")
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("files", "reasons"),
     [
         ({}, []),
-        *(
-            ({f"self__ns__{kind}": f"{kind}:[1]"}, [f"The {kind} namespace is the host's."])
-            for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
-        ),
-        ({"self__ns__cgroup": "cgroup:[1]"}, []),
-        *(
-            (
-                {f"self__ns__{name.partition(':')[0]}": name},
-                [f"The namespace {name} is the machine's initial one."],
-            )
-            for name in ("ipc:[4026531839]", "uts:[4026531838]", "user:[4026531837]", "pid:[4026531836]")
-        ),
+        *_NAMESPACES,
         ({"self__uid_map": "0 1912345000 1\n1000 1912345001 1\n"}, []),
         (
             {"self__uid_map": "0 0 4294967295\n"},
@@ -175,8 +211,84 @@ def test_each_reason_alone_is_found_in_a_place_that_else_would_do(
     tmp_path: Path, files: dict[str, str], reasons: list[str]
 ) -> None:
     """As data, because a place of each kind cannot be made everywhere; `look` itself takes no such place."""
-    facts = {"host_namespaces": {kind: f"{kind}:[1]" for kind in place.NAMESPACES}}
-    assert list(place._reasons(facts, _made_up_proc(tmp_path, **files))) == reasons
+    assert list(place._reasons(_HOST, _made_up_proc(tmp_path, _FRESH | files))) == reasons
+
+
+@pytest.mark.parametrize(
+    ("files", "reasons"),
+    [
+        ({}, []),
+        *_NAMESPACES,
+        *(
+            ({f"self__ns__{kind}": f"{kind}:[2]"}, [f"The {kind} namespace is the node's."])
+            for kind in ("ipc", "mnt", "net", "pid", "user", "uts")
+        ),
+        *(
+            case
+            for name in ("uid_map", "gid_map")
+            for case in (
+                (
+                    {f"self__{name}": "0 2173698048 65537\n"},
+                    [f"The user namespace has not the identities of a pod ({name})."],
+                ),
+                (
+                    {f"self__{name}": "0 2173698048 65535\n65535 1000 1\n"},
+                    [f"The user namespace has identities of the machine's own ({name})."],
+                ),
+                (
+                    {f"self__{name}": "0 65535 2\n"},
+                    [f"The user namespace has identities of the machine's own ({name})."],
+                ),
+                ({f"self__{name}": "0 65536 65536\n"}, []),
+                ({f"self__{name}": ""}, [f"The user namespace has not the identities of a pod ({name})."]),
+            )
+        ),
+        (
+            {"self__mountinfo": "1 0 0:1 / / ro - ext4 /dev/a ro\n"},
+            ["The root file system is ext4, not a container's."],
+        ),
+        (
+            {"self__mountinfo": "1 0 0:1 / / rw,relatime - overlay overlay ro\n"},
+            ["The root file system can be written."],
+        ),
+        (
+            {"self__mountinfo": "1 0 0:1 / / ro - overlay overlay ro\n2 1 0:2 / / rw - overlay overlay rw\n"},
+            ["The root file system can be written."],
+        ),
+        (
+            {"net__fib_trie": _A_POD["net__fib_trie"] + _IPV4.format("192.0.2.7")},
+            ["It has the address 192.0.2.7, which the suite did not say to be the pod's."],
+        ),
+        (
+            {"net__if_inet6": _A_POD["net__if_inet6"] + _IPV6.format("20010db8000000000000000000000007")},
+            ["It has the address 2001:db8::7, which the suite did not say to be the pod's."],
+        ),
+        ({"net__if_inet6": ""}, []),
+        (
+            {"net__if_inet6": "", "net__fib_trie": _LOOPBACK},
+            ["It has no address that the suite said to be the pod's."],
+        ),
+        (
+            {"net__route": _A_POD["net__route"] + "eth1\t00000000\t0100000A\t0003\n"},
+            ["There are routes by several interfaces: eth0, eth1."],
+        ),
+        (
+            {"net__ipv6_route": _IPV6_ROUTE.format(flags="00000003", interface="eth1")},
+            ["There are routes by several interfaces: eth0, eth1."],
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_each_reason_alone_is_found_in_a_pod_that_else_would_do(
+    tmp_path: Path, files: dict[str, str], reasons: list[str]
+) -> None:
+    assert list(place._reasons(_TOLD_A_POD, _made_up_proc(tmp_path, _A_POD | files))) == reasons
+
+
+@pytest.mark.parametrize("told", [_HOST, _TOLD_A_POD], ids=["nothing", "a pod"])
+def test_neither_kind_of_place_passes_for_the_other(tmp_path: Path, told: dict[str, Any]) -> None:
+    wrong = _A_POD if told is _HOST else {**_FRESH, "self__gid_map": "", "net__fib_trie": ""}
+    assert list(place._reasons(told, _made_up_proc(tmp_path, wrong)))
 
 
 def test_a_probe_is_not_run_without_a_permit(facts: dict[str, Any]) -> None:

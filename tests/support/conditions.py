@@ -7,9 +7,11 @@ is a condition only where an ordinary user cannot have it without the package ma
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -65,11 +67,25 @@ def _has_own_cluster() -> bool:
     return os.geteuid() == 0 and (not kubeconfig or Cluster.of(kubeconfig) is not None)
 
 
+def _pods_have_users() -> bool:
+    """Whether each node's ordinary runtime says so (NodeStatus.runtimeHandlers, KEP-127)."""
+    if not os.environ.get("KUBECONFIG"):
+        return _has_cluster()  # which is then made, and can
+    words = ("kubectl", "get", "nodes", "--output=json")
+    nodes = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)["items"]
+    handlers = ([*node["status"].get("runtimeHandlers", [])] for node in nodes)
+    return all(
+        any(each.get("name", "") == "" and each.get("features", {}).get("userNamespaces") for each in some)
+        for some in handlers
+    )
+
+
 CONDITIONS: dict[str, Condition] = {
     "root": Condition(lambda: os.geteuid() == 0, "the tests run as an ordinary user"),
     "cgroup": Condition(lambda: _has_cgroup_v1() or _has_cgroup_v2(), "no cgroup may be written"),
     "cluster": Condition(_has_cluster, "KUBECONFIG names no cluster, and only root can make one"),
     "own-cluster": Condition(_has_own_cluster, "no node of a cluster is the tests' own to break"),
+    "pod-users": Condition(_pods_have_users, "no cluster gives its pods users of their own"),
     "ipv6": Condition(has_ipv6, "the kernel has no IPv6"),
     "x86-64": Condition(lambda: platform.machine() == "x86_64", "the processor is not an x86-64 one"),
     "chromium": Condition(lambda: shutil.which("chromium") is not None, "there is no Chromium"),

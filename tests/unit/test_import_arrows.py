@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "web": {"kernels", "wire", "errors", "auth", "observability"},
     "kernels": {"backends", "link", "transport", "wire"},
-    "backends": {"transport", "wire", "relay.command"},  # what a sandbox has to show and run
+    # What a sandbox has to show and run, and what its relay takes from it or bubblewrap does.
+    "backends": {"transport", "wire", "relay.command", "relay.confine", "relay.seccomp"},
     "link": {"transport", "wire"},
     "transport": {"wire"},
     "wire": set(),

@@ -12,7 +12,8 @@
 | `staging`, `uids`, `cgroups` | what a gateway that is root adds: reach, host UIDs, control groups |
 | `instance`, `sweep` | what belongs to one run of a gateway, and who cleans up when it is killed |
 | `selfcheck`, `diagnosis` | the proof of isolation, and what to do where there is none |
-| `seccomp` | the system call filter |
+
+The system call filter is `gateway.relay.seccomp`, because the relay of a pod loads the same.
 
 The sandboxes end with their gateway: `survives_gateway` is false.
 """

@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...relay.seccomp import UnsupportedArchitectureError, build_filter
 from ..base import Check
 from .command import OUTER_ENVIRONMENT
-from .seccomp import UnsupportedArchitectureError, build_filter
 
 #: `--disable-userns` and `--size` are of this version.
 OLDEST_BWRAP = (0, 8, 0)

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ...relay.seccomp import UnsupportedArchitectureError, build_filter
 from ...transport.pipe import PipeTransport
-from ..base import BackendError, CapacityError
+from ..base import BackendError, CapacityError, IsolationError
 from . import command, limits
 from .cgroups import Cgroups, detect
 from .etc import Etc
 from .instance import Instance, default_runtime_dir
 from .limits import Limits
 from .sandbox import BubblewrapSandbox, Log, Started
-from .seccomp import build_filter
 from .settings import Bind
 from .staging import Stages
 from .tree import Tree
@@ -78,9 +78,7 @@ class Launcher:
             )
             self.cgroups = Cgroups(groups, places)
             undo.callback(self.cgroups.close)
-            self._filter = build_filter(
-                machine, deny_unaccounted_memory="memory" not in self.cgroups.controllers
-            )
+            self._filter = _filter(machine, "memory" in self.cgroups.controllers)
             self._etc = Etc(self.folder("etc", 0o755))
             undo.pop_all()
 
@@ -227,6 +225,13 @@ def refusal(error: OSError) -> BackendError:
     if error.errno in _CAPACITY:
         return CapacityError(f"{problem} Delete a kernel, or try again later.")
     return BackendError(problem)
+
+
+def _filter(machine: str, is_memory_counted: bool) -> bytes:
+    try:
+        return build_filter(machine, deny_unaccounted_memory=not is_memory_counted)
+    except UnsupportedArchitectureError as error:
+        raise IsolationError(str(error)) from None
 
 
 @contextlib.contextmanager

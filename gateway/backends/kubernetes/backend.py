@@ -12,6 +12,7 @@ from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, default
 from traitlets.config import LoggingConfigurable
 
 from ... import __version__
+from ...relay import confine
 from ..base import (
     Backend,
     BackendError,
@@ -267,12 +268,18 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
     def describe_limits(self) -> Sequence[LimitReport]:
         return [
             LimitReport("memory", format_size(self.memory), "the container's cgroup", False),
-            LimitReport("processes", "the node's podPidsLimit", "the kubelet", False),
+            self._limit_of_processes(),
+            LimitReport("open_files", f"{confine.OPEN_FILES} a process", "rlimit", False),
             LimitReport("cpus", f"{self.cpus:g}", "the container's cgroup", False),
             LimitReport("tmp_size", format_size(self.tmp_size), "the kubelet, which evicts", False),
             LimitReport("home_size", format_size(self.home_size), "the kubelet, which evicts", False),
             LimitReport("life", f"{self.life:g} s", "the kubelet", False),
         ]
+
+    def _limit_of_processes(self) -> LimitReport:
+        if self.user_namespaces:
+            return LimitReport("processes", str(confine.PROCESSES), "rlimit of the pod's users", False)
+        return LimitReport("processes", "the node's podPidsLimit", "the kubelet, where it has one", True)
 
     def _settings(self) -> Settings:
         limits = Limits(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Limits)})

@@ -65,10 +65,11 @@ def _fill(path: str, size: int, chunk: int) -> int:
     return written
 
 
-def _fill_and_remove(folder: str, size: int, facts: Facts) -> str:
+def _fill_and_remove(folder: str, size: int, facts: Facts, *, lasting: float = 0) -> str:
     name = f"fill-{os.getpid()}"
     try:
         written = _fill(os.path.join(folder, name), size, facts["limits"]["file_size"])
+        time.sleep(lasting)
     finally:
         for path in pathlib.Path(folder).glob(f"{name}-*"):
             path.unlink()
@@ -221,14 +222,16 @@ def make_a_large_file(facts: Facts) -> str:
     return f"made one of {size} bytes"
 
 
-@probe("exhaustion", "/tmp has a largest size", patience=20)  # noqa: S108
+@probe("exhaustion", "/tmp has a largest size", patience=20, lasts=True)  # noqa: S108
 def fill_the_temporary_folder(facts: Facts) -> str:
-    return _fill_and_remove("/tmp", facts["limits"]["tmp_size"] + _MIB, facts)  # noqa: S108
+    size, lasting = facts["limits"]["tmp_size"] + _MIB, facts.get("noticed_within", 0)
+    return _fill_and_remove("/tmp", size, facts, lasting=lasting)  # noqa: S108
 
 
-@probe("exhaustion", "the home has a largest size", patience=20)
+@probe("exhaustion", "the home has a largest size", patience=20, lasts=True)
 def fill_the_home(facts: Facts) -> str:
-    return _fill_and_remove(os.path.expanduser("~"), facts["limits"]["home_size"] + _MIB, facts)
+    size, lasting = facts["limits"]["home_size"] + _MIB, facts.get("noticed_within", 0)
+    return _fill_and_remove(os.path.expanduser("~"), size, facts, lasting=lasting)
 
 
 @probe("exhaustion", "/dev/shm has a largest size", patience=20)  # noqa: S108

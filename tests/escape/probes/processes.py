@@ -36,7 +36,7 @@ def see_a_process_of_the_host(facts: Facts) -> str:
 
 @probe("processes", "nor listed: those there are come from PID 1")
 def list_processes_beyond_the_own_tree(facts: Facts) -> str:
-    """In the sandbox every process has PID 1 as its ancestor, which is the relay."""
+    """In the sandbox every process has PID 1 as its ancestor, which is the relay; but for the visitor."""
     expected = 1 if facts["relay_pid"] == 1 else os.getpid()
     for name in filter(str.isdigit, os.listdir("/proc")):
         pid = int(name)
@@ -46,9 +46,14 @@ def list_processes_beyond_the_own_tree(facts: Facts) -> str:
                     pid = int(file.read().rpartition(")")[2].split()[1])
         except FileNotFoundError:
             continue
-        if pid == 0:
+        if pid == 0 and not _is_the_visitor(facts, name):
             return f"the process {name} is no descendant of {expected}"
     raise RefusedError("all are of the own tree")
+
+
+def _is_the_visitor(facts: Facts, name: str) -> bool:
+    with open(f"/proc/{name}/cmdline") as file:
+        return file.read().split("\0")[:-1] == facts.get("visitor")
 
 
 @probe("processes", "nor killed")

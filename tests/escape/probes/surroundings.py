@@ -45,7 +45,8 @@ def arrange(facts: Facts, permit: Permit) -> None:
     _leave_a_descriptor()
     os.chdir("/tmp")  # noqa: S108
     os.environ["HOME"] = "/root"
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE):
+        resource.setrlimit(limit, (resource.getrlimit(limit)[1],) * 2)
     facts["fresh_mounts"] = True
 
 

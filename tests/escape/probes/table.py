@@ -9,9 +9,10 @@ SIGSYS, which only a filter gives, and those that a row names in `ends_by`.
 
 What is in `facts`, besides what witness.py tells: `host_namespaces`, `calls` (system call numbers by
 name), `limits` (of the sandbox), `relay_pid`, `library_folders`, `read_only_file` (shown by the sandbox),
-`neighbour_files` and `neighbour_token` (what another sandbox has, and where); and, from surroundings.py,
-`relays` (stand-ins for the relay) and `fresh_mounts` (each attempt gets a copy of the mounts, so that
-one that succeeds does not spoil the next).
+`neighbour_files` and `neighbour_token` (what another sandbox has, and where), `visitor` (the argv of a
+program that comes into the sandbox from outside, where there is one), `noticed_within` (see `Probe`); and,
+from surroundings.py, `relays` (stand-ins for the relay) and `fresh_mounts` (each attempt gets a copy of the
+mounts, so that one that succeeds does not spoil the next).
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Probe(NamedTuple):
     """One row of the table. That the attempt fails proves what `proves` says.
 
     `limit` names the limit of the sandbox that refuses it, if it may be one that a machine without control
-    groups cannot keep for the sandbox as a whole.
+    groups cannot keep for the sandbox as a whole. `lasts`: what it takes it keeps for
+    `facts["noticed_within"]` seconds, where a limit is kept by who looks now and then.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Probe(NamedTuple):
     ends_by: tuple[str, ...]
     patience: float
     limit: str
+    lasts: bool
 
 
 class Verdict(NamedTuple):
@@ -86,7 +89,13 @@ PROBES: dict[str, Probe] = {}
 
 
 def probe(
-    kind: str, proves: str, *, ends_by: tuple[str, ...] = (), patience: float = 5, limit: str = ""
+    kind: str,
+    proves: str,
+    *,
+    ends_by: tuple[str, ...] = (),
+    patience: float = 5,
+    limit: str = "",
+    lasts: bool = False,
 ) -> Callable[[Callable[[Facts], str]], Probe]:
     """Enter a function as a row. It cannot be called afterwards, only be given to `run`."""
     if kind not in CLASSES:
@@ -96,7 +105,7 @@ def probe(
         name = attempt.__name__
         if name in PROBES:
             raise ValueError(f"there are two probes {name!r}")
-        PROBES[name] = Probe(name, kind, proves, attempt, ends_by, patience, limit)
+        PROBES[name] = Probe(name, kind, proves, attempt, ends_by, patience, limit, lasts)
         return PROBES[name]
 
     return enter
@@ -122,7 +131,8 @@ def run(row: Probe, facts: Facts, permit: Permit) -> Verdict:
         os.setpgid(0, 0)
         _attempt(row, facts, writer)
     os.close(writer)
-    said = _hear(reader, child, time.monotonic() + row.patience)
+    patience = row.patience + (facts.get("noticed_within", 0) if row.lasts else 0)
+    said = _hear(reader, child, time.monotonic() + patience)
     os.close(reader)
     ended = _end(child)
     if said:
@@ -130,7 +140,7 @@ def run(row: Probe, facts: Facts, permit: Permit) -> Verdict:
         return Verdict(row.name, outcome, evidence)
     if ended == "SIGSYS" or ended in row.ends_by:
         return Verdict(row.name, "refused", f"ended by {ended}")
-    return Verdict(row.name, "inconclusive", f"no answer within {row.patience:g} s, then {ended}")
+    return Verdict(row.name, "inconclusive", f"no answer within {patience:g} s, then {ended}")
 
 
 def _attempt(row: Probe, facts: Facts, writer: int) -> None:

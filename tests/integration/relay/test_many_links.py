@@ -201,6 +201,21 @@ def test_beyond_its_bound_what_is_lost_meanwhile_is_counted_and_said(server: Ser
     assert opened["lost"] + len(kept) > 20000
 
 
+def test_a_relay_that_is_asked_to_end_does_not_say_that_it_ended_well(folder: Path, run_dirs: Path) -> None:
+    """Or a kubelet forgets that it has evicted the pod."""
+    server = Server(folder, str(run_dirs / "s"), patience=60)
+    try:
+        link, _ = server.link()
+        link.open()
+        assert link.answer(link.start_fake())["ok"]
+        (kernel,) = _children(server.process.pid)
+        server.process.terminate()
+        assert server.process.wait(10) == 128 + signal.SIGTERM
+        _until(lambda: not Path(f"/proc/{kernel}").exists())
+    finally:
+        server.kill()
+
+
 def test_without_a_link_for_its_time_the_relay_ends_with_its_kernel(folder: Path, run_dirs: Path) -> None:
     server = Server(folder, str(run_dirs / "s"), patience=1)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from gateway.backends.bubblewrap.seccomp import AUDIT_ARCHES, INSTRUCTION
+from gateway.relay.seccomp import AUDIT_ARCHES, INSTRUCTION
 
 _DATA = struct.Struct("<IIQ6Q")  # struct seccomp_data
 

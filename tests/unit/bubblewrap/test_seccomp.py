@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.base import IsolationError
-from gateway.backends.bubblewrap.seccomp import (
+from gateway.relay.seccomp import (
     ABSENT,
     ALLOW,
     ALLOWED,
@@ -20,7 +19,7 @@ from gateway.backends.bubblewrap.seccomp import (
     UnsupportedArchitectureError,
     build_filter,
 )
-from gateway.backends.bubblewrap.syscalls import NEWEST, NUMBERS
+from gateway.relay.syscalls import NEWEST, NUMBERS
 from tests.unit.bubblewrap.bpf import verdict
 from tests.unit.bubblewrap.shipped_profile import Profile
 
@@ -187,8 +186,5 @@ def test_a_call_of_another_architecture_ends_the_process(machine: str, program: 
 
 @pytest.mark.parametrize("machine", ["i686", "armv7l", "riscv64", "ppc64le", "s390x", "X86_64", ""])
 def test_an_architecture_without_a_filter_does_not_start(machine: str) -> None:
-    with pytest.raises(
-        UnsupportedArchitectureError, match=r"no system call filter .* aarch64, x86_64"
-    ) as raised:
+    with pytest.raises(UnsupportedArchitectureError, match=r"no system call filter .* aarch64, x86_64"):
         build_filter(machine, deny_unaccounted_memory=True)
-    assert isinstance(raised.value, IsolationError)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.bubblewrap.seccomp import ALLOWED, ERRNO, INSTRUCTION, UNACCOUNTED_MEMORY, build_filter
-from gateway.backends.bubblewrap.syscalls import NEWEST, NUMBERS
+from gateway.relay.seccomp import ALLOWED, ERRNO, INSTRUCTION, UNACCOUNTED_MEMORY, build_filter
+from gateway.relay.syscalls import NEWEST, NUMBERS
 from tests.unit.bubblewrap.shipped_profile import Profile
 
 MACHINE = platform.machine()

@@ -1,4 +1,4 @@
-"""The system call filter of a sandbox, in the form that `bwrap --seccomp FD` takes.
+"""The system call filter of a sandbox, in the form that seccomp(2) and `bwrap --seccomp FD` take.
 
 Theory: an allow-list of what a kernel process needs, so that what Linux grows later stays outside. It is
 narrower than the default profile of the container runtimes (containers-common) in every rule; a test
@@ -27,7 +27,6 @@ import stat
 import struct
 from collections.abc import Collection, Mapping, Sequence
 
-from ..base import IsolationError
 from .syscalls import NEWEST, NUMBERS
 
 Instruction = tuple[int, int, int, int]
@@ -145,7 +144,7 @@ _SOCK_TYPE_MASK = 0xF
 _FILE_TYPE_MASK = 0o170000
 
 
-class UnsupportedArchitectureError(IsolationError):
+class UnsupportedArchitectureError(Exception):
     """There is no filter for this machine's architecture, so no sandbox may start on it."""
 
 
