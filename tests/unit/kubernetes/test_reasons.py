@@ -64,14 +64,6 @@ ENDINGS = {
         pod(phase="Succeeded", containerStatuses=container({"terminated": {"exitCode": 0}})),
         Ending("its first process ended with exit status 0"),
     ),
-    "asked to end": (
-        pod(phase="Failed", containerStatuses=container({"terminated": {"exitCode": 143}})),
-        Ending("it was killed by SIGTERM"),
-    ),
-    "asked to end by its deletion": (
-        pod(True, phase="Failed", containerStatuses=container({"terminated": {"exitCode": 143}})),
-        Ending("its pod was deleted"),
-    ),
     "injection": (
         pod(
             phase="Failed",
