@@ -35,7 +35,7 @@ def nothing(cluster: None) -> Iterator[Operator]:
 @pytest.fixture(scope="module")
 def first(nothing: Operator) -> str:
     """What deploy.sh has said that deployed it all."""
-    return nothing.deploy(f"--set-json=prePuller.images={json.dumps([NO_PYTHON])}")
+    return nothing.deploy(f"--set-json=prePuller.images={json.dumps([NO_PYTHON])}", doctor=True)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_setting_restarts_the_gateway_and_kernel_and_token_stay(operator: Oper
 
 
 def test_a_gateway_that_does_not_start_says_why(operator: Operator) -> None:
-    words = ("--set=config.KubernetesBackend.policy=other", "--timeout=40s")
+    words = ("--set=config.KubernetesBackend.policy=other", "--timeout=30s")
     overlay = f"--kustomization={operator.overlay}"
     try:
         result = run(K8S / "deploy.sh", overlay, *words)

@@ -51,7 +51,7 @@ def dry(operator: Operator) -> str:
 def first(operator: Operator, dry: str) -> str:
     """What setup.sh has said that made it all."""
     assert operator.objects() == []
-    return operator.setup()
+    return operator.setup(doctor=True)
 
 
 def test_a_dry_run_names_every_object_and_makes_none(
