@@ -193,7 +193,7 @@ def test_a_version_that_is_too_old_is_refused(client: int, server: str, said: st
     (tmp_path / "versions").write_text(json.dumps(versions, indent=2))
     (tmp_path / "kubectl").write_text(f'#!/bin/sh\n[ "$1" = version ] && cat {tmp_path}/versions\n')
     (tmp_path / "kubectl").chmod(0o755)
-    result = run(K8S / "setup.sh", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    result = run(K8S / "setup.sh", env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)})
     assert (result.returncode, result.stdout) == (1, "")
     assert said in result.stderr
 
@@ -208,7 +208,8 @@ def test_without_the_gateways_program_it_says_how_to_run_the_doctor_later(
     first: str, operator: Operator, tmp_path: Path
 ) -> None:
     (tmp_path / "kubectl").symlink_to(str(shutil.which("kubectl")))
-    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "KUBECONFIG": os.environ["KUBECONFIG"]}
+    # kubectl keeps a cache where its home is, or else where it is started.
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "KUBECONFIG": os.environ["KUBECONFIG"]}
     result = run(K8S / "setup.sh", f"--kustomization={operator.overlay}", env=env)
     assert result.returncode == 0, result.stderr
     assert "jupyter gateway doctor --backend=kubernetes" in result.stdout
