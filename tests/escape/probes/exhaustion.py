@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+from typing import NoReturn
 
 from .calls import check, libc, raw
 from .table import Facts, InconclusiveError, RefusedError, preparing, probe
@@ -44,10 +45,27 @@ def _hear(ready: int, children: list[int], patience: float = 10) -> bytes:
     raise InconclusiveError("the processes neither went on nor ended")
 
 
-def _want_all_alive(ready: int, children: list[int]) -> None:
-    """Memory ends a process before the process is seen to have ended, so this looks for a while."""
-    with contextlib.suppress(InconclusiveError):
-        _hear(ready, children, patience=0.5)
+class _Alive:
+    """Processes that keep what they took, each until it is asked whether it is still there."""
+
+    def __init__(self) -> None:
+        self._asked, self._ask = os.pipe()
+        self._answered, self._answer = os.pipe()
+
+    def stay(self) -> NoReturn:
+        """What such a process does. One that memory has ended may be seen to have done so much later, but
+        does nothing any more."""
+        os.read(self._asked, 1)
+        os.write(self._answer, b"x")
+        while True:
+            signal.pause()
+
+    def want_all(self, children: list[int]) -> None:
+        """Refused unless every one of them answers."""
+        os.write(self._ask, b"x" * len(children))
+        heard = 0
+        while heard < len(children):
+            heard += len(_hear(self._answered, children))
 
 
 def _touch(memory: mmap.mmap, size: int) -> None:
@@ -111,19 +129,19 @@ def take_memory_with_many_processes(facts: Facts) -> str:
     _be_the_first_to_go()
     share = (facts["limits"]["memory"] + _MORE) // 4
     ready, tell = os.pipe()
-    children = []
+    alive, children = _Alive(), []
     for _ in range(4):
         child = os.fork()
         if child == 0:
-            _touch(mmap.mmap(-1, share, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), share)
+            memory = mmap.mmap(-1, share, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            _touch(memory, share)
             os.write(tell, b"x")
-            while True:
-                signal.pause()
+            alive.stay()
         children.append(child)
     heard = 0
     while heard < len(children):
         heard += len(_hear(ready, children))
-    _want_all_alive(ready, children)
+    alive.want_all(children)
     return f"four have {share >> 20} MiB each"
 
 
@@ -161,16 +179,15 @@ def take_memory_in_sockets(facts: Facts) -> str:
     _be_the_first_to_go()
     size = facts["limits"]["memory"] + _MORE
     ready, tell = os.pipe()
-    taken, children = 0, []
+    taken, alive, children = 0, _Alive(), []
     while taken < size:
         child = os.fork()
         if child == 0:
             os.write(tell, b"%12d" % _fill_sockets(100))
-            while True:
-                signal.pause()
+            alive.stay()
         children.append(child)
         taken += int(_hear(ready, children))
-    _want_all_alive(ready, children)
+    alive.want_all(children)
     return f"{taken >> 20} MiB lie in sockets"
 
 
