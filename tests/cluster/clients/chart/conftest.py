@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.app_announce import lab_line
+from tests.cluster.deployed import import_images
 from tests.cluster.installation import absent
-from tests.cluster.operator import Operator, load_images
+from tests.cluster.operator import Operator
 from tests.e2e.conftest import browser, npm, open_notebook
 from tests.e2e.servers import BIN, Server, Service, lab_without_news
 
@@ -20,7 +21,7 @@ __all__ = ["browser", "npm", "open_notebook"]
 @contextmanager
 def released(*values: str) -> Iterator[Operator]:
     """Somebody who has run setup.sh and installed the chart, with these values."""
-    load_images()
+    import_images()
     with absent() as names, names.overlay() as overlay:
         made = Operator(names, overlay)
         made.setup()
