@@ -45,21 +45,3 @@ class Pace:
         self._since = now + GATHER
         self._count = HOT // 2
         return self._since
-
-
-class Hold:
-    """Follows what was taken and not written."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def until(self, unsent: int, now: float) -> float | None:
-        """None: write the `unsent` bytes now; or until when they may wait. Ask while the kernel is busy."""
-        if self._since is None:
-            self._since = now
-        due = self._since + GATHER
-        return due if unsent < MUCH and now < due else None
-
-    def written(self) -> None:
-        """Nothing waits any more, or the transport has it."""
-        self._since = None

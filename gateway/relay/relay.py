@@ -34,7 +34,7 @@ from .life import DEFAULT_GRACE, Gateway, Life
 from .loop import Loop
 from .outbound import Outbound
 from .outbox import SESSION_TTL, Outbox
-from .pace import Hold
+from .pace import GATHER, MUCH
 from .requests import Request, Requests
 from .taps import Taps
 from .voice import Voice
@@ -84,7 +84,6 @@ class Relay(Gateway):
         self.loop = Loop(self._settle)
         self._notes = Allowance(self.loop.now)
         self._writer = Writer()
-        self._hold = Hold()
         self._requests = Requests()
         self._outbox = Outbox(self._writer.write, window=framing.DEFAULT_MAX_MESSAGE)
         self._voice = Voice(self._outbox)
@@ -152,7 +151,6 @@ class Relay(Gateway):
         self.loop.ignore(self._writer.descriptor)
         self.loop.cancel("ack")
         self.loop.cancel("write")
-        self._hold.written()
         self._writer.detach()
         self._outbox.close_all(self.loop.now)
         self._expire_later()
@@ -365,12 +363,10 @@ class Relay(Gateway):
             elif not self.loop.is_set("ack"):
                 self.loop.at("ack", self.loop.now + _ACK_DELAY, self._acknowledge)
         if self._writer.unsent:
-            may_wait = self._state == "busy" and not done
-            due = self._hold.until(self._writer.unsent, self.loop.now) if may_wait else None
-            if due is None:
+            if done or self._state != "busy" or self._writer.unsent >= MUCH:
                 self._write()
-            else:
-                self.loop.at("write", due, self._write)
+            elif not self.loop.is_set("write"):
+                self.loop.at("write", self.loop.now + GATHER, self._write)
         self._taps.settle()
 
     def _acknowledge(self) -> None:
@@ -384,7 +380,6 @@ class Relay(Gateway):
         descriptor = self._writer.descriptor
         assert descriptor is not None  # without one nothing is unsent
         self.loop.cancel("write")
-        self._hold.written()
         try:
             is_blocked = self._writer.flush()
         except OSError:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,33 +202,33 @@ def test_beyond_its_bound_what_is_lost_meanwhile_is_counted_and_said(server: Ser
     assert opened["lost"] + len(kept) > 20000
 
 
-def test_a_relay_that_is_asked_to_end_does_not_say_that_it_ended_well(folder: Path, run_dirs: Path) -> None:
-    """Or a kubelet forgets that it has evicted the pod."""
-    server = Server(folder, str(run_dirs / "s"), patience=60)
+@contextlib.contextmanager
+def serving(folder: Path, run_dirs: Path, patience: int) -> Iterator[tuple[Server, Relay, int]]:
+    """A relay with this patience, its link, and the pid of its fake kernel."""
+    server = Server(folder, str(run_dirs / "s"), patience=patience)
     try:
         link, _ = server.link()
         link.open()
         assert link.answer(link.start_fake())["ok"]
         (kernel,) = _children(server.process.pid)
+        yield server, link, kernel
+    finally:
+        server.kill()
+
+
+def test_a_relay_that_is_asked_to_end_does_not_say_that_it_ended_well(folder: Path, run_dirs: Path) -> None:
+    """Or a kubelet forgets that it has evicted the pod."""
+    with serving(folder, run_dirs, 60) as (server, _, kernel):
         server.process.terminate()
         assert server.process.wait(10) == 128 + signal.SIGTERM
         _until(lambda: not Path(f"/proc/{kernel}").exists())
-    finally:
-        server.kill()
 
 
 def test_without_a_link_for_its_time_the_relay_ends_with_its_kernel(folder: Path, run_dirs: Path) -> None:
-    server = Server(folder, str(run_dirs / "s"), patience=1)
-    try:
-        link, _ = server.link()
-        link.open()
-        assert link.answer(link.start_fake())["ok"]
-        (kernel,) = _children(server.process.pid)
+    with serving(folder, run_dirs, 1) as (server, link, kernel):
         link.end()
         assert server.process.wait(10) == 0
         _until(lambda: not Path(f"/proc/{kernel}").exists())
-    finally:
-        server.kill()
 
 
 def test_who_comes_in_without_descriptors_costs_the_relay_nothing(server: Server, first: Relay) -> None:

@@ -92,6 +92,12 @@ os.wait()
 """
 
 
+def with_a_daemon(relay: Relay, marker: str) -> None:
+    """Have a cell leave a process behind."""
+    relay.run(DAEMON.format(seconds=marker))
+    relay.until(lambda: outside(marker))
+
+
 def test_every_orphan_is_reaped(relay: Relay) -> None:
     relay.run("\n".join([DAEMON.format(seconds="0.01")] * 20), seconds=60)
     deadline = time.monotonic() + 10
@@ -102,8 +108,7 @@ def test_every_orphan_is_reaped(relay: Relay) -> None:
 
 def test_a_restart_kills_what_has_left_the_kernels_session(relay: Relay) -> None:
     marker = f"{100_000 + os.getpid()}.5"
-    relay.run(DAEMON.format(seconds=marker))
-    relay.until(lambda: outside(marker))
+    with_a_daemon(relay, marker)
     assert relay.answer(relay.control("restart"))["ok"]
     until_none(marker)
     assert len(processes(relay)) == 2
@@ -121,27 +126,30 @@ time.sleep(1000)
 """
 
 
-def test_a_fork_bomb_does_not_survive_a_restart(relay: Relay) -> None:
-    marker = f"{200_000 + os.getpid()}.5"
+def restart_over_a_bomb(relay: Relay, marker: str) -> None:
+    """Have a cell fork without end, and restart its kernel; nothing of it is left."""
     relay.message(execute(BOMB.format(marker=marker))[1])
     relay.until(lambda: len(outside(marker)) > 20)
     assert relay.answer(relay.control("restart"))["ok"]
     until_none(marker)
+
+
+def test_a_fork_bomb_does_not_survive_a_restart(relay: Relay) -> None:
+    marker = f"{200_000 + os.getpid()}.5"
+    restart_over_a_bomb(relay, marker)
     assert len(processes(relay)) == 2
 
 
 def test_a_death_leaves_nothing_behind(relay: Relay) -> None:
     marker = f"{300_000 + os.getpid()}.5"
-    relay.run(DAEMON.format(seconds=marker))
-    relay.until(lambda: outside(marker))
+    with_a_daemon(relay, marker)
     relay.message(execute("import os; os._exit(1)")[1])
     until_none(marker)
 
 
 def test_a_death_leaves_the_link_that_came_from_outside_and_nothing_else(visitor: Relay) -> None:
     marker = f"{500_000 + os.getpid()}.5"
-    visitor.run(DAEMON.format(seconds=marker))
-    visitor.until(lambda: outside(marker))
+    with_a_daemon(visitor, marker)
     msg_id, dying = execute("import os; os._exit(1)")
     visitor.message(dying)
     visitor.until(lambda: list(visitor.all_json(Kind.DIED)))
@@ -154,17 +162,13 @@ def test_a_death_leaves_the_link_that_came_from_outside_and_nothing_else(visitor
 
 def test_a_restart_that_ends_a_fork_bomb_leaves_the_link_that_came_from_outside(visitor: Relay) -> None:
     marker = f"{600_000 + os.getpid()}.5"
-    visitor.message(execute(BOMB.format(marker=marker))[1])
-    visitor.until(lambda: len(outside(marker)) > 20)
-    assert visitor.answer(visitor.control("restart"))["ok"]
-    until_none(marker)
+    restart_over_a_bomb(visitor, marker)
     assert len(processes(visitor)) == 3
 
 
 def test_the_end_of_the_link_ends_everything(relay: Relay) -> None:
     marker = f"{400_000 + os.getpid()}.5"
-    relay.run(DAEMON.format(seconds=marker))
-    relay.until(lambda: outside(marker))
+    with_a_daemon(relay, marker)
     assert relay.end() == 0
     until_none(marker)
 

@@ -82,6 +82,15 @@ async def open_route(relay: RelayDouble) -> int:
     return number
 
 
+async def asked(kernel: Kernel, relay: RelayDouble) -> Attachment:
+    """A client whose request the relay has, and has not answered."""
+    attachment = kernel.attach("s")
+    await open_route(relay)
+    await attachment.send(request())
+    await relay.hear(Kind.MESSAGE)
+    return attachment
+
+
 def request(code: str = "1", channel: str = "shell", msg_type: str = "execute_request") -> bytes:
     header = {"msg_id": "m-1", "msg_type": msg_type, "session": "s", "username": "u", "version": "5.4"}
     parts = [json.dumps(header).encode(), b"{}", b"{}", json.dumps({"code": code}).encode()]

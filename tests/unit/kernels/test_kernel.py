@@ -16,6 +16,7 @@ from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble
 from tests.unit.kernels.scripted import (
     SETTINGS,
+    asked,
     assert_ended,
     became,
     bring_up,
@@ -171,10 +172,7 @@ async def test_a_kernel_that_was_stable_before_each_death_is_never_given_up():
 @pytest.mark.gen_test
 async def test_requests_that_a_lost_sandbox_owed_are_ended_and_the_kernel_gets_a_new_one():
     async with running() as (kernel, backend, relay):
-        attachment = kernel.attach("s")
-        await open_route(relay)
-        await attachment.send(request())
-        await relay.hear(Kind.MESSAGE)
+        attachment = await asked(kernel, relay)
         backend.made[0].die("it was killed by SIGKILL")
         new_relay = await backend.next_relay()
         assert_ended((await seen(attachment, 3))[:3], "The kernel's sandbox ended: it was killed by SIGKILL.")
@@ -190,10 +188,7 @@ async def test_requests_that_a_lost_sandbox_owed_are_ended_and_the_kernel_gets_a
 @pytest.mark.gen_test
 async def test_who_waits_for_an_answer_does_not_wait_for_a_lost_sandbox_to_be_gone():
     async with running() as (kernel, backend, relay):
-        attachment = kernel.attach("s")
-        await open_route(relay)
-        await attachment.send(request())
-        await relay.hear(Kind.MESSAGE)
+        attachment = await asked(kernel, relay)
         (lost,) = backend.made
         lost.may_go.clear()
         lost.die("its node does not answer")
@@ -236,10 +231,7 @@ async def test_a_request_that_is_done_is_not_ended_again():
 @pytest.mark.gen_test
 async def test_a_client_that_was_away_when_its_request_was_ended_is_told_when_it_returns():
     async with running() as (kernel, backend, relay):
-        attachment = kernel.attach("s")
-        await open_route(relay)
-        await attachment.send(request())
-        await relay.hear(Kind.MESSAGE)
+        attachment = await asked(kernel, relay)
         attachment.detach()
         attachment.detach()
         backend.made[0].die("it ended")

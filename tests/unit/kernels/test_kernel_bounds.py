@@ -16,6 +16,7 @@ from gateway.wire.window import reach
 from tests.support.backend_double import BackendDouble
 from tests.unit.kernels.scripted import (
     SETTINGS,
+    asked,
     assert_ended,
     became,
     bring_up,
@@ -85,10 +86,7 @@ async def test_a_kernel_that_was_given_up_stays_dead_when_its_sandbox_ends_too()
 @pytest.mark.gen_test
 async def test_a_kernel_that_has_had_its_life_is_dead_and_its_clients_are_told():
     async with running() as (kernel, backend, relay):
-        attachment = kernel.attach("s")
-        await open_route(relay)
-        await attachment.send(request())
-        await relay.hear(Kind.MESSAGE)
+        attachment = await asked(kernel, relay)
         backend.made[0].die("it reached its maximum life of 1 s", expired=True)
         told = await seen(attachment, 4)
         assert_ended(told[:3], "The kernel's sandbox ended: it reached its maximum life of 1 s.")
