@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gateway.backends.kubernetes import KubernetesBackend
 from tests.cluster.installation import Installation
 from tests.cluster.kubectl import PATIENCE_S, kubectl
 from tools import images
@@ -37,6 +38,16 @@ class Deployed:
             "namespace": self.installation.executors,
             "canary": f"{self.installation.gateway}/canary",
         }
+
+    @asynccontextmanager
+    async def backend(self, instance: str) -> AsyncIterator[KubernetesBackend]:
+        """One that has started, and whose pods have this instance."""
+        made = KubernetesBackend(instance=instance, **self.traits)
+        await made.start()
+        try:
+            yield made
+        finally:
+            await made.close()
 
     def pods(self, selector: str = "component=executor") -> list[dict[str, Any]]:
         """The pods there are in the executors' namespace."""

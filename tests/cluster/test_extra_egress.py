@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.backends.kubernetes import KubernetesBackend
 from tests.cluster.deployed import Deployed
 from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl, until
 from tests.conformance.backend.visit import found_inside
@@ -63,9 +62,7 @@ def _deny_all(there: Deployed) -> object:
 async def test_the_destination_opens_and_nothing_else_and_the_proof_still_holds(
     there: Deployed, places: dict[str, str], opened: None
 ) -> None:
-    backend = KubernetesBackend(instance="egress", **there.traits)
-    await backend.start()
-    try:
+    async with there.backend("egress") as backend:
         found: dict[str, bool] = {}
         for _ in range(5):
             # The policy may bind a moment after the pod has started.
@@ -77,16 +74,10 @@ async def test_the_destination_opens_and_nothing_else_and_the_proof_still_holds(
         checks = {check.name: check for check in await backend.checks()}
         assert (checks["policy"].ok, checks["egress"].ok) == (True, True)
         assert "executor-to-data opens" in checks["additional"].detail
-    finally:
-        await backend.close()
 
 
 async def test_without_it_nothing_is_open(there: Deployed, places: dict[str, str]) -> None:
-    backend = KubernetesBackend(instance="egress", **there.traits)
-    await backend.start()
-    try:
+    async with there.backend("egress") as backend:
         found = await found_inside(backend, f"PORT, PLACES = {PORT}, {places!r}\n{_TRY}")
-    finally:
-        await backend.close()
     assert found == {"data": False, "beside": False}
     until(lambda: there.pods("integr8scode/instance=egress") == [], "pods are left")

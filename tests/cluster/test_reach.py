@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes import KubernetesBackend, podspec
+from gateway.backends.kubernetes import podspec
 from tests.cluster.deployed import Deployed
 from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl
 from tests.conformance.backend.visit import found_inside
@@ -141,12 +141,8 @@ async def test_a_kernel_reaches_nobody_where_a_control_reaches_everybody(
         control.run("python3", "-c", f"{code}\nprint(json.dumps(found))").stdout
     )
     assert {name: why for name, why in outside.items() if why} == {}
-    backend = KubernetesBackend(instance="reach", **there.traits)
-    await backend.start()
-    try:
+    async with there.backend("reach") as backend:
         inside: dict[str, str] = await found_inside(backend, f"{code}\ntell(found)")
-    finally:
-        await backend.close()
     assert [name for name, why in inside.items() if not why] == []
     assert inside.keys() == targets.keys()
 
@@ -155,12 +151,8 @@ async def test_a_kernel_sees_no_token_no_neighbour_and_nothing_of_the_gateway(
     there: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_GATEWAY", "xyzzy")
-    backend = KubernetesBackend(instance="sees", **there.traits)
-    await backend.start()
-    try:
+    async with there.backend("sees") as backend:
         seen: dict[str, Any] = await found_inside(backend, _LOOK)
-    finally:
-        await backend.close()
     assert seen["secrets"] == []
     assert not [name for name in seen["environment"] if name.startswith("KUBERNETES_")]
     assert "xyzzy" not in json.dumps(seen)

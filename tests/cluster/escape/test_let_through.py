@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes import KubernetesBackend, names
+from gateway.backends.kubernetes import names
 from tests.cluster.deployed import Deployed
 from tests.cluster.kubectl import Namespace
 from tests.conformance.backend.visit import found_inside, script, visiting
@@ -36,23 +34,13 @@ time.sleep(1000)
 """
 
 
-@asynccontextmanager
-async def _backend(there: Deployed, instance: str) -> AsyncIterator[KubernetesBackend]:
-    backend = KubernetesBackend(instance=instance, **there.traits)
-    await backend.start()
-    try:
-        yield backend
-    finally:
-        await backend.close()
-
-
 async def test_who_listens_in_an_executor_is_reached_by_nobody(there: Deployed, namespace: Namespace) -> None:
     asking, ordinary = namespace.pods(asking={}, asked={})
     assert [address for address in ordinary.addresses if not asking.reaches(address)] == []
     # Nobody outside knows them before it runs, so it looks them up itself.
     looks = "import subprocess\nwords = subprocess.run(['hostname', '-I'], capture_output=True, text=True)"
     code = f"{looks}\nADDRESSES = words.stdout.split()\n{_LISTEN}"
-    async with _backend(there, "listens") as backend, visiting(backend, script(code)) as (sandbox, visit):
+    async with there.backend("listens") as backend, visiting(backend, script(code)) as (sandbox, visit):
         inside: dict[str, str] = await visit.found()
         (pod,) = there.pods(f"{names.KERNEL_ID}={sandbox.kernel_id}")
         addresses = [each["ip"] for each in pod["status"]["podIPs"]]
@@ -64,7 +52,7 @@ async def test_the_symbols_of_the_kernel_have_no_addresses(there: Deployed) -> N
     code = (
         "with open('/proc/kallsyms') as file:\n    tell(sorted({int(line.split()[0], 16) for line in file}))"
     )
-    async with _backend(there, "symbols") as backend:
+    async with there.backend("symbols") as backend:
         addresses: list[int] = await found_inside(backend, code)
     assert addresses in ([0], [])
 
@@ -86,7 +74,7 @@ tell({top: writable(top) for top in ("/sys", "/proc/fs", "/proc/sys", "/proc/irq
 
 async def test_nothing_of_the_machines_settings_can_be_written(there: Deployed) -> None:
     own = "/proc/self/task"
-    async with _backend(there, "settings") as backend:
+    async with there.backend("settings") as backend:
         found: dict[str, Any] = await found_inside(backend, f"OWN = {own!r}\n{_WALK}")
     assert found.pop(own)
     assert {top: paths for top, paths in found.items() if paths} == {}

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes import KubernetesBackend
 from tests.cluster.deployed import Deployed
 from tests.cluster.escape.conftest import node_namespaces
 from tests.cluster.kubectl import Namespace, Pod, kubectl
@@ -50,12 +49,8 @@ def _refusal(pod: Pod, facts: dict[str, Any]) -> str:
 
 
 async def test_the_program_runs_in_an_executor(there: Deployed, facts: dict[str, Any]) -> None:
-    backend = KubernetesBackend(instance="place", **there.traits)
-    await backend.start()
-    try:
+    async with there.backend("place") as backend:
         found = await found_inside(backend, _code(facts) + "\ntell(found)")
-    finally:
-        await backend.close()
     assert found == [0, "", ""]
 
 

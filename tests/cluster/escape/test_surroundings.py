@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes import KubernetesBackend, names
+from gateway.backends.kubernetes import names
 from tests.cluster.deployed import Deployed
 from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl
 from tests.conformance.backend.visit import found_inside, visiting
@@ -91,22 +91,17 @@ async def test_a_kernel_finds_nothing_of_others_where_an_ordinary_pod_does(
     assert [word for word in shown if not seen["words"][word]] == []
     assert seen["resolved"]
 
-    backend = KubernetesBackend(instance="surroundings", **there.traits)
-    await backend.start()
-    try:
-        async with visiting(backend) as (neighbour, _):
-            (pod,) = there.pods(f"{names.KERNEL_ID}={neighbour.kernel_id}")
-            of_the_neighbour = [
-                pod["metadata"]["name"],
-                pod["metadata"]["uid"],
-                neighbour.kernel_id,
-                *(each["ip"] for each in pod["status"]["podIPs"]),
-            ]
-            of_the_gateway = [secret, *_own_words()]
-            words = [*shown[:3], *of_the_neighbour, *of_the_gateway]
-            inside: dict[str, Any] = await found_inside(backend, _code(words, name) + "\ntell(found)")
-    finally:
-        await backend.close()
+    async with there.backend("surroundings") as backend, visiting(backend) as (neighbour, _):
+        (pod,) = there.pods(f"{names.KERNEL_ID}={neighbour.kernel_id}")
+        of_the_neighbour = [
+            pod["metadata"]["name"],
+            pod["metadata"]["uid"],
+            neighbour.kernel_id,
+            *(each["ip"] for each in pod["status"]["podIPs"]),
+        ]
+        of_the_gateway = [secret, *_own_words()]
+        words = [*shown[:3], *of_the_neighbour, *of_the_gateway]
+        inside: dict[str, Any] = await found_inside(backend, _code(words, name) + "\ntell(found)")
     assert inside["tokens"] == []
     assert {word: places for word, places in inside["words"].items() if places} == {}
     assert inside["resolved"] == []
@@ -159,11 +154,7 @@ while True:
 
 async def test_a_kernel_cannot_reach_into_the_process_that_brings_its_gateway(there: Deployed) -> None:
     """It has the same user, and the relay's filter is not on it."""
-    backend = KubernetesBackend(instance="visitor", **there.traits)
-    await backend.start()
-    try:
+    async with there.backend("visitor") as backend:
         code = f"VISITOR = {list(names.CONNECT)!r}\n{_REACH_INTO}\ntell(found)"
         found: dict[str, Any] = await found_inside(backend, code)
-    finally:
-        await backend.close()
     assert found == {"visitors": ["Permission denied"], "child": ""}
