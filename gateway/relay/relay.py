@@ -4,7 +4,7 @@ A link begins with HELLO, which tells all that a gateway cannot know, and ends w
 ends with it, or waits for the next one, if it was told to (`door`); then what goes on meanwhile is kept by
 `outbox` and told by the next HELLO.
 
-Each turn of the loop handles what is ready and then settles: state, DONE and ACK are told, what waits is
+Each turn of the loop handles what is ready and then settles: DONE and ACK are told, what waits is
 written (at once, or with what comes right behind it: `pace`), and the taps are turned by how much waits. An
 ACK alone is not worth a wake-up of the gateway, so it waits a moment for something to travel with.
 """
@@ -68,7 +68,7 @@ class Relay(Gateway):
         `environment` is what its sandbox gives a kernel, beneath that of its start.
         """
         self._stream = os.urandom(16).hex()
-        self._state = self._told_state = "starting"
+        self._state = "starting"
         self._acknowledged = 0
         self._boot = boot
         self._patience = patience
@@ -119,7 +119,6 @@ class Relay(Gateway):
         self._writer.attach(writing)
         self.loop.watch(reading, self._read)
         self._acknowledged = 0
-        self._told_state = self._state
         hello = {
             "version": framing.VERSION,
             "capabilities": [],
@@ -304,14 +303,16 @@ class Relay(Gateway):
         self._tell(Kind.CONTROL, payloads.dump(value))
 
     def state(self, state: str) -> None:
-        """See `life.Gateway`. Told when the turn settles, unless it has changed back."""
+        """See `life.Gateway`. Told before the message that changed it, so that it has come with that."""
+        if state == self._state:
+            return
         self._state = state
         if state != "dead":
             self._died = None
+        self._tell(Kind.STATE, bytes([STATES.index(state)]))
 
     def died(self, reason: str, exit_code: int | None, number: int | None, asked: str | None) -> None:
         """See `life.Gateway`."""
-        self._tell_state()
         value = {"reason": reason, "exit_code": exit_code, "signal": number, "asked": asked}
         self._died = payloads.dump(value)
         self._tell(Kind.DIED, self._died)
@@ -340,18 +341,12 @@ class Relay(Gateway):
             }
             self._tell(Kind.OUTSTANDING, payloads.dump(value))
 
-    def _tell_state(self) -> None:
-        if self._state != self._told_state:
-            self._told_state = self._state
-            self._tell(Kind.STATE, bytes([STATES.index(self._state)]))
-
     def _settle(self) -> None:
         if self._reading is None:
             # HELLO tells all of this to the next gateway.
             self._requests.take_done()
             self._taps.settle()
             return
-        self._tell_state()
         if done := self._requests.take_done():
             limit = framing.MAX_SMALL_PAYLOAD // framing.SEQUENCE.size
             for first in range(0, len(done), limit):

@@ -41,8 +41,10 @@ KEPT = ("app", "component", names.INSTANCE, names.KERNEL_ID)
 def test_a_label_by_which_a_pod_is_known_does_not_change(
     api: Api, path: str, label: str, value: str | None, part: str
 ) -> None:
+    # An executor that becomes a control has the wrong command as well. Of two policies that refuse, the API
+    # server tells the words of one, and not always of the same.
     refusal = api.patch(dry(path + part), {"metadata": {"labels": {label: value}}}).refusal
-    assert f"metadata.labels.{label}:" in refusal
+    assert f"metadata.labels.{label}" in refusal
 
 
 @pytest.mark.parametrize("part", ["", "/status"])

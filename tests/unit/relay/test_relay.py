@@ -192,3 +192,25 @@ def test_what_a_broken_link_still_held_is_not_written_to_the_next(linked: Linked
     assert messages(linked) == []
     linked.relay.end_link()
     assert not linked.relay.loop.is_set("write")
+
+
+@pytest.mark.parametrize("seconds", [0, GATHER])
+def test_who_has_read_the_end_of_a_cell_has_been_told_that_the_kernel_is_idle(
+    linked: Linked, seconds: float
+) -> None:
+    linked.say(opening(1))
+    linked.relay.state("busy")
+    linked.relay._outbox.publish(b"busy")
+    assert messages(linked) == []
+    # What is held may become due in the turn that brings the end.
+    linked.now += seconds
+    linked.relay.state("idle")
+    linked.relay._outbox.publish(b"idle")
+    frames = linked.say(encode(Kind.PING, payload=bytes(8)))
+    kinds = [(frame.kind, frame.payload) for frame in frames if frame.kind in (Kind.STATE, Kind.MESSAGE)]
+    assert kinds == [
+        (Kind.STATE, b"\2"),
+        (Kind.MESSAGE, b"busy"),
+        (Kind.STATE, b"\1"),
+        (Kind.MESSAGE, b"idle"),
+    ]

@@ -11,6 +11,7 @@ import json
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -555,9 +556,9 @@ async def test_a_flood_for_nobody_keeps_no_task_from_running(message: bytes) -> 
         running(transport.receive()) as receiving,
         running(flood(command)),
     ):
-        loop = asyncio.get_running_loop()
-        begun, turns = loop.time(), 0
-        while loop.time() - begun < 0.5:
+        # Of this process's own time: what else runs on the machine takes turns of nobody here.
+        begun, turns = time.process_time(), 0
+        while time.process_time() - begun < 0.5:
             await asyncio.sleep(0)
             turns += 1
         assert turns > 50
