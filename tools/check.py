@@ -3,8 +3,8 @@
     python -m tools.check                 all of it
     python -m tools.check tests/e2e ...   set up, and run only these folders, files or tests, as this account
 
-All of it runs, also after something failed, two commands at a time; a table at the end says how each went and
-how long it took.
+All of it runs, also after something failed, a few commands at a time; a table at the end says how each went
+and how long it took.
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ AS_ORDINARY_USER = (
     "tests/e2e",
 )
 
-#: Commands that run side by side: most of them wait, for a kernel or a page, most of the time.
-LANES = 2
+#: Commands that run side by side: most of them wait, for a kernel, a page or a pod, most of the time.
+LANES = 3
 
-#: What runs after all else, by itself.
-ALONE = ("tests/cluster",)
+#: Of which each folder has a command of its own, and the files beside them have one.
+_DIVIDED = ROOT / "tests" / "cluster"
 
-_LONGEST = ("tests/e2e", "tests/integration", "tests/unit")
+#: What runs after all else, by itself: it stops parts of the cluster, and fills its node.
+ALONE = ("tests/cluster/disruptive",)
+
+#: What begins first, in this order: what takes longest, and what waits beside what computes.
+_FIRST = ("tests/e2e", "tests/cluster/clients", "tests/integration", "tests/cluster", "tests/unit")
 
 #: How a test says that it needs a cluster.
 _NEEDS_CLUSTER = 'requires("cluster"'
@@ -77,7 +81,7 @@ def has_tests(path: str) -> bool:
 
 
 def tests(paths: Sequence[str], accounts: Path) -> dict[str, Command]:
-    """A command for each folder below tests/ that has tests.
+    """A command for each folder below tests/ that has tests, or for what was asked for of it.
 
     Each in a process of its own: what one folder keeps for its whole run (a gateway, a browser) is then no
     child of the next one's process, where some count their children. They leave in `accounts` what they ran.
@@ -86,15 +90,26 @@ def tests(paths: Sequence[str], accounts: Path) -> dict[str, Command]:
     for path in paths:
         if not has_tests(path):
             raise SetupError(f"There are no tests in {path!r}.")
-    every_folder = sorted(str(folder.relative_to(ROOT)) for folder in (ROOT / "tests").glob("*/"))
-    folders: dict[str, list[str]] = {}
-    for path in paths or filter(has_tests, every_folder):
+    folders = {} if paths else _every_folder()
+    for path in paths:
         folders.setdefault("/".join(Path(path).parts[:2]), []).append(path)
     found = {}
     for name, members in folders.items():
         account = accounts / f"{name.replace('/', '-')}.json"
         found[name] = (_PYTHON, "-m", "pytest", "--durations=5", f"--account={account}", *members)
     return found
+
+
+def _every_folder() -> dict[str, list[str]]:
+    """What is run for each."""
+    folders = [*(ROOT / "tests").glob("*/"), *_DIVIDED.glob("*/")]
+    folders.remove(_DIVIDED)
+    whole = {str(folder.relative_to(ROOT)): [str(folder.relative_to(ROOT))] for folder in folders}
+    beside = [str(file.relative_to(ROOT)) for file in sorted(_DIVIDED.glob("test_*.py"))]
+    return {
+        **{name: whole[name] for name in sorted(whole) if has_tests(name)},
+        str(_DIVIDED.relative_to(ROOT)): beside,
+    }
 
 
 def judge(paths: Sequence[str], accounts: Path) -> Command:
@@ -116,7 +131,7 @@ def commands(paths: Sequence[str], accounts: Path) -> dict[str, Command]:
         "format": (str(_TOOLS / "ruff"), "format", "--check", "."),
         "lint": (str(_TOOLS / "ruff"), "check", "."),
         "types": (str(_TOOLS / "mypy"),),
-        **{name: found.pop(name) for name in _LONGEST},
+        **{name: found.pop(name) for name in _FIRST},
         **found,
     }
 

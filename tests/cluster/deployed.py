@@ -67,7 +67,7 @@ def import_images(names: Iterable[str] = images.NAMES) -> bool:
 
 @cache
 def _import_image(name: str) -> None:
-    """Once is enough: a node takes some 20 s for one, also for one that it has."""
+    """Once for a process: what an image is built from is read whole to know whether it has changed."""
     own = Cluster.of(os.environ["KUBECONFIG"])
     assert own is not None
     own.import_image(images.build((name,))[name])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -151,11 +153,17 @@ class Cluster:
         _until(lambda: _succeeds(self.enter(*gone)), f"{name} does not end.")
 
     def import_image(self, archive: Path) -> None:
-        """Give the node an image from an OCI archive, under the name in it."""
+        """Give the node the image of an OCI archive, under the name in it, unless it has just that one."""
+        images = ("ctr", f"--address={CONTAINERD}", "--namespace=k8s.io", "images")
+        with tarfile.open(archive) as members:
+            index = members.extractfile("index.json")
+            assert index is not None
+            (manifest,) = json.load(index)["manifests"]
+        name = manifest["annotations"]["org.opencontainers.image.ref.name"]
+        if manifest["digest"] in self.run(*images, "list", f"name=={name}"):
+            return
         with archive.open("rb") as file:
-            command = self.enter(
-                "ctr", f"--address={CONTAINERD}", "--namespace=k8s.io", "images", "import", "-"
-            )
+            command = self.enter(*images, "import", "-")
             result = subprocess.run(command, stdin=file, capture_output=True, text=True)
         if result.returncode != 0:
             raise SetupError(f"{archive} could not be imported: {result.stderr.strip()}")

@@ -94,11 +94,15 @@ def test_one_test_can_be_asked_for_and_is_run_by_its_folders_command(tmp_path: P
     assert commands["tests/unit"][-1] == check.judge([test], tmp_path)[-1] == test
 
 
-def test_every_folder_that_has_tests_has_a_command_and_its_account_is_judged(tmp_path: Path) -> None:
+def files(path: Path) -> list[Path]:
+    """Those of tests in a folder, or the file itself."""
+    return [path] if path.is_file() else list(path.rglob("test_*.py"))
+
+
+def test_every_file_of_tests_is_one_commands_and_its_account_is_judged(tmp_path: Path) -> None:
     commands = check.tests([], tmp_path)
-    assert set(commands) == {
-        f"tests/{file.relative_to(ROOT / 'tests').parts[0]}" for file in (ROOT / "tests").rglob("test_*.py")
-    }
+    run = [file for words in commands.values() for path in words[5:] for file in files(ROOT / path)]
+    assert sorted(run) == sorted((ROOT / "tests").rglob("test_*.py"))
     assert set(commands) <= set(check.commands([], tmp_path))
     accounts = [word for words in commands.values() for word in words if word.startswith("--account=")]
     assert len(set(accounts)) == len(commands)
@@ -116,3 +120,9 @@ def test_a_cluster_is_made_for_the_tests_that_ask_for_one(paths: list[str], need
 @pytest.mark.parametrize("path", check.AS_ORDINARY_USER)
 def test_what_runs_again_as_an_ordinary_user_exists(path: str) -> None:
     assert check.has_tests(path)
+
+
+def test_what_stops_a_part_of_the_cluster_runs_alone() -> None:
+    stopping = [file for file in (ROOT / "tests/cluster").rglob("test_*.py") if ".stop(" in file.read_text()]
+    assert len(stopping) > 1
+    assert {str(file.parent.relative_to(ROOT)) for file in stopping} == set(check.ALONE)

@@ -33,7 +33,7 @@ from tools.cluster.components import CONTAINERD
 
 pytestmark = [pytest.mark.requires("cluster"), pytest.mark.gen_test(timeout=300)]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 #: Seconds within which a pod is evicted whose volume is too full. A kubelet looks at a new pod's volumes
 #: within a minute and then every one or two (volumeStatsAggPeriod), and draws the consequences every 10 s.
