@@ -74,6 +74,7 @@ class Kernel:
         self._deleted = False
         self._memory = ""
         self._remembering: asyncio.Task[None] | None = None
+        self._reviving: asyncio.Task[None] | None = None
         self._restarts = 0
         self._ready_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -296,7 +297,8 @@ class Kernel:
             self._on_over(self)
             return
         self._log.warning("kernel %s died: %s", self.id, reason)
-        self._spawn(self._restart() if asked == "restart" else self._revive(self._voice, reason))
+        if self._reviving is None or self._reviving.done():
+            self._reviving = self._spawn(self._revive(self._voice))
 
     def log_output(self, text: str) -> None:
         """Lines that the relay or the kernel's process wrote, shown with every control character escaped."""
@@ -371,7 +373,7 @@ class Kernel:
         """Start the kernel again, in its sandbox if that lives and can."""
         self.advance(event)
         if self._link is not None:
-            self._voice.has_died = False
+            self._voice.death = None
             try:
                 await self._link.control("restart", within=self._settings.start_timeout)
             except LinkError as error:
@@ -382,12 +384,18 @@ class Kernel:
                 return
         await self._bring_up()
 
-    async def _revive(self, voice: Voice, reason: str) -> None:
+    async def _revive(self, voice: Voice) -> None:
+        """Start a kernel that has died again, unless another operation has dealt with it meanwhile."""
         async with self._changing:
-            is_over = voice is not self._voice or voice.silent or not voice.has_died
-            if is_over or self._state not in (State.IDLE, State.BUSY):
-                return  # another operation has dealt with it
-            await self._try_again(reason)
+            while voice is self._voice and not voice.silent and self._state in (State.IDLE, State.BUSY):
+                if voice.death is None:
+                    return
+                reason, asked = voice.death
+                if asked == "restart":
+                    self._restarts = 0
+                    await self._restart_kernel(Event.RESTART)
+                else:
+                    await self._try_again(reason)
 
     async def _watch(self, link: Link) -> None:
         """The end of the link that nobody asked for: the relay or its sandbox is gone."""

@@ -20,18 +20,22 @@ class Voice:
         self.outstanding = Outstanding()
         self.state = ""
         self.silent = False
-        # One death is dealt with at a time: a hostile relay may tell of any number.
-        self.has_died = False
+        #: The kernel's death that nothing was done about yet: its reason, and what a client had asked for.
+        #: There is one at a time: a hostile relay may tell of any number.
+        self.death: tuple[str, str | None] | None = None
 
     def on_state(self, state: str) -> None:
         self.state = state
+        if state == "restarting":
+            # It died before it had heard that it is to be restarted, which is all that a death asks for.
+            self.death = None
         if not self.silent and state in ("idle", "busy"):
             self._kernel.advance(Event.IDLE if state == "idle" else Event.BUSY)
 
     def on_died(self, reason: str, asked: str | None) -> None:
         self.outstanding.take_all()
-        if not self.silent and not self.has_died:
-            self.has_died = True
+        if not self.silent and self.death is None:
+            self.death = reason, asked
             self._kernel.on_kernel_died(reason, asked)
 
     def on_place(self, received: int) -> None:

@@ -55,6 +55,53 @@ async def test_a_death_that_is_told_a_thousand_times_is_dealt_with_once(asked):
         await became(kernel, "idle")
 
 
+@pytest.mark.parametrize("asked", [None, "restart"])
+@pytest.mark.gen_test
+async def test_a_death_that_crosses_a_restart_is_dealt_with_by_that(asked):
+    async with running() as (kernel, _, relay):
+        restarting = asyncio.ensure_future(kernel.restart())
+        control = await relay.hear_control("restart")
+        relay.say_json(Kind.DIED, {"reason": "It ended.", "asked": asked})
+        relay.say(Kind.STATE, payload=b"\x03")
+        relay.answer(control)
+        await restarting
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(relay.hear_control("restart"), 0.1)
+        assert kernel.execution_state == "idle"
+
+
+@pytest.mark.gen_test
+async def test_a_death_that_is_told_with_the_answer_to_a_restart_is_another():
+    async with running() as (kernel, _, relay):
+        restarting = asyncio.ensure_future(kernel.restart())
+        control = await relay.hear_control("restart")
+        relay.say(Kind.STATE, payload=b"\x03")
+        relay.answer(control)
+        relay.say_json(Kind.DIED, {"reason": "It ended at once."})
+        await restarting
+        relay.answer(await relay.hear_control("restart"))
+        # What follows the first death is still at work when this one is told.
+        relay.say_json(Kind.DIED, {"reason": "It ended again."})
+        await became(kernel, "dead")
+        assert kernel.reason == "It ended again. It has been restarted 1 times and is given up."
+
+
+@pytest.mark.gen_test
+async def test_deaths_and_restarts_without_end_cost_one_task():
+    async with running() as (kernel, _, relay):
+        await asyncio.sleep(0.01)  # the tasks of link and kernel begin one after the other
+        before = len(asyncio.all_tasks())
+        restarting = asyncio.ensure_future(kernel.restart())
+        control = await relay.hear_control("restart")
+        for _ in range(1000):
+            relay.say_json(Kind.DIED, {"reason": "It ended."})
+            relay.say(Kind.STATE, payload=b"\x03")
+        await asyncio.sleep(0.1)
+        assert len(asyncio.all_tasks()) <= before + 3
+        relay.answer(control)
+        await restarting
+
+
 @pytest.mark.gen_test
 async def test_a_death_that_is_told_with_the_answer_to_the_start_has_its_reason():
     backend = BackendDouble()
