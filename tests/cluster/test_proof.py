@@ -234,6 +234,24 @@ async def test_without_the_canary_nothing_starts(own: Deployed) -> None:
             until(lambda: _ready(own), "the canary does not come back")
 
 
+async def test_a_gateway_that_may_not_ask_where_the_canary_is_says_so(own: Deployed) -> None:
+    account = f"--as=system:serviceaccount:{own.installation.gateway}:jupyter-gateway"
+    async with running(own) as made:
+        with without(in_hub, own, "rolebinding", "jupyter-gateway"):
+            until(lambda: not _may(own, account, "list", "endpointslices"), "it may still ask")
+            with pytest.raises(IsolationError, match=r"nobody says where the canary is.* endpointslices"):
+                await made.create(request(made))
+            assert own.pods() == []
+
+
+def _may(own: Deployed, *words: str) -> bool:
+    try:
+        in_hub(own, "auth", "can-i", *words)
+    except AssertionError:
+        return False
+    return True
+
+
 def _ready(own: Deployed) -> bool:
     slices = json.loads(in_hub(own, "get", "endpointslices", "--output=json"))["items"]
     endpoints = [endpoint for each in slices for endpoint in each.get("endpoints") or []]

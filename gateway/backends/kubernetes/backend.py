@@ -370,7 +370,15 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         task.add_done_callback(self._sweeping.discard)
 
     async def _prove(self, api: Api, controls: Controls, asked: Asked) -> Canary:
-        canary = await find_canary(api, *self._look(api).canary)
+        try:
+            canary = await find_canary(api, *self._look(api).canary)
+        except ApiError as error:
+            if error.passing:
+                raise
+            # Said here, for the answer to the new pod is an ApiError too.
+            raise IsolationError(
+                f"Whether executors are isolated cannot be shown: nobody says where the canary is. {error}"
+            ) from error
         await controls.show(asked, canary)
         return canary
 

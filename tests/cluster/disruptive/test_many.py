@@ -17,8 +17,8 @@ from gateway.backends.kubernetes import KubernetesBackend
 from gateway.backends.kubernetes.watch import PodWatch
 from tests.cluster.api import Api
 from tests.cluster.deployed import Deployed
-from tests.cluster.disruptive.test_faults import ROOT, kernels_of
 from tests.cluster.kubectl import kubectl
+from tests.cluster.test_faults import ROOT, kernels_of
 from tests.conformance.backend.visit import request
 from tests.integration.kernels.client import Client, started
 

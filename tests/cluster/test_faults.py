@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -28,20 +27,14 @@ from tests.cluster.kubectl import kubectl, until
 from tests.conformance.backend.visit import request
 from tests.integration.kernels.client import Client, Told, becomes, started
 from tests.support.gateways import GatewayProgram, bare_environment, call, gateway_command
-from tools.cluster import Cluster
-from tools.cluster.components import CONTAINERD
 
 pytestmark = [pytest.mark.requires("cluster"), pytest.mark.gen_test(timeout=300)]
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 #: Seconds within which a pod is evicted whose volume is too full. A kubelet looks at a new pod's volumes
 #: within a minute and then every one or two (volumeStatsAggPeriod), and draws the consequences every 10 s.
 EVICTED_S = 200.0
-
-#: Seconds within which a kernel's client hears of a node that is lost: the cluster says so after 50 s, the
-#: gateway gives it 30 s more (`sandbox.NODE_PATIENCE`), and the cluster looks every 5 s.
-NODE_LOST_S = 110.0
 
 #: A cell that prints so many lines, a hundred a second.
 COUNT = "import time\nfor n in range({lines}):\n    print(n, flush=True)\n    time.sleep(0.01)"
@@ -61,78 +54,21 @@ def specs(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def kernels_of(there: Deployed, specs: Path, instance: str) -> AsyncIterator[Kernels]:
     """A gateway's kernels, all of which have gone in the end."""
-    backend = KubernetesBackend(instance=instance, **there.traits)
-    await backend.start()
     manager = KernelSpecManager(kernel_dirs=[str(specs / "kernels")], ensure_native_kernel=False)
-    kernels = Kernels(backend=backend, kernelspecs=KernelSpecs(manager=manager))
-    await kernels.start()
-    try:
-        yield kernels
-    finally:
-        await asyncio.gather(*(kernels.delete(kernel.id) for kernel in kernels.list()))
-        await kernels.close()
-        await backend.close()
-        assert there.pods(f"integr8scode/instance={instance}") == []
+    async with there.backend(instance) as backend:
+        kernels = Kernels(backend=backend, kernelspecs=KernelSpecs(manager=manager))
+        await kernels.start()
+        try:
+            yield kernels
+        finally:
+            await asyncio.gather(*(kernels.delete(kernel.id) for kernel in kernels.list()))
+            await kernels.close()
+    assert there.pods(f"integr8scode/instance={instance}") == []
 
 
 def pod_of(there: Deployed, kernel: Kernel) -> str:
     (pod,) = there.pods(f"integr8scode/kernel-id={kernel.id}")
     return str(pod["metadata"]["name"])
-
-
-def cluster() -> Cluster:
-    found = Cluster.of(os.environ["KUBECONFIG"])
-    assert found is not None
-    return found
-
-
-@contextmanager
-def stopped(name: str) -> Iterator[None]:
-    """A component is away meanwhile, as after a crash."""
-    cluster().stop(name)
-    try:
-        yield
-    finally:
-        cluster().start(name)
-
-
-def running(uid: str) -> set[str]:
-    """The containers of a pod that run on the node, whatever the cluster knows of it."""
-    ctr = ("ctr", f"--address={CONTAINERD}", "--namespace=k8s.io")
-    mine = cluster().run(*ctr, "containers", "list", "--quiet", f'labels."io.kubernetes.pod.uid"=={uid}')
-    tasks = (line.split() for line in cluster().run(*ctr, "tasks", "list").splitlines())
-    return {name for name, _, status in tasks if status == "RUNNING"} & {*mine.split()}
-
-
-def has_canary(there: Deployed) -> bool:
-    """Whether its pod is ready, and its service leads there."""
-    words = ("--namespace", there.installation.gateway, "--output=json")
-    pods = json.loads(kubectl("get", "pods", "--selector=component=canary", *words))["items"]
-    conditions = [each for pod in pods for each in pod["status"].get("conditions", [])]
-    slices = json.loads(kubectl("get", "endpointslices", *words))["items"]
-    ends = [end for each in slices for end in each.get("endpoints") or []]
-    return [each["status"] for each in conditions if each["type"] == "Ready"] == ["True"] and any(
-        end["conditions"].get("ready") for end in ends
-    )
-
-
-async def works_again(there: Deployed) -> None:
-    """The control plane, the node and what a gateway needs, for what comes next."""
-    await asyncio.to_thread(until, _answers, "the API server does not come back")
-    # It asks an API server that was away again after up to a minute. Until then it sees no lease of the node
-    # renewed, and may take it for lost although it is not: so it looks afresh.
-    cluster().stop("kube-controller-manager")
-    cluster().start("kube-controller-manager")
-    await asyncio.to_thread(until, lambda: cluster().is_ready, "the node does not come back")
-    await asyncio.to_thread(until, lambda: has_canary(there), "the canary does not come back")
-
-
-def _answers() -> bool:
-    try:
-        kubectl("get", "--raw=/readyz")
-    except AssertionError:
-        return False
-    return True
 
 
 async def counts_to_the_end(client: Client, cell: str, lines: int) -> None:
@@ -265,52 +201,6 @@ async def test_what_never_got_a_kernel_is_swept_by_the_next_gateway(there: Deplo
     async with kernels_of(there, specs, "orphans") as kernels:
         assert kernels.list() == []
         await asyncio.to_thread(until, lambda: not there.pods("integr8scode/instance=orphans"), "it stays")
-
-
-# -- the cluster --------------------------------------------------------------------------------------
-
-
-@pytest.mark.requires("cluster", "own-cluster")
-@pytest.mark.parametrize(("name", "away"), [("kubelet", 5.0), ("kube-apiserver", 30.0), ("felix", 5.0)])
-async def test_a_component_that_is_away_for_a_while_costs_no_output(
-    there: Deployed, specs: Path, name: str, away: float
-) -> None:
-    async with kernels_of(there, specs, f"away-{name}") as kernels:
-        kernel = await started(kernels, "python3")
-        client = Client(kernel)
-        lines = int(100 * (away + 10))
-        cell = await client.begin(COUNT.format(lines=lines))
-        await client.until(lambda: client.told[cell].text.count("\n") > 100)
-        with stopped(name):
-            await asyncio.sleep(away)
-        await counts_to_the_end(client, cell, lines)
-        assert (await client.run("print('here')")).text == "here\n"
-        await works_again(there)
-
-
-@pytest.mark.requires("cluster", "own-cluster")
-async def test_a_node_that_is_lost_ends_its_cells_and_says_so_and_nothing_stays_on_it(
-    there: Deployed, specs: Path
-) -> None:
-    """As after a cut cable: nobody hears of its kubelet, and its containers run on."""
-    async with kernels_of(there, specs, "lost") as kernels:
-        kernel = await started(kernels, "python3")
-        client = Client(kernel, NODE_LOST_S)
-        cell = await client.begin_busy()
-        uid = there.pods(f"integr8scode/kernel-id={kernel.id}")[0]["metadata"]["uid"]
-        assert running(uid)
-        with stopped("kubelet"):
-            told = await client.end(cell)
-            assert told.reply["evalue"] == "The kernel's sandbox ended: its node does not answer."
-            assert running(uid)
-        await works_again(there)
-        # It looks for another place by itself, and is dead where there is none: the only node was this one.
-        async with asyncio.timeout(60):
-            await kernel.wait_ready()
-        if kernel.execution_state == "dead":
-            await kernel.restart()
-        assert (await client.run("print(1)")).text == "1\n"
-        await asyncio.to_thread(until, lambda: not running(uid), "its containers stay on the node")
 
 
 # -- the gateway --------------------------------------------------------------------------------------
