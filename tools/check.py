@@ -3,8 +3,8 @@
     python -m tools.check                 all of it
     python -m tools.check tests/e2e ...   set up, and run only these folders, files or tests, as this account
 
-All of it runs, also after something failed, a few commands at a time; a table at the end says how each went
-and how long it took.
+All of it runs, also after something failed, two commands at a time; a table at the end says how each went and
+how long it took.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ AS_ORDINARY_USER = (
     "tests/e2e",
 )
 
-#: Commands that run side by side: most of them wait, for a kernel, a page or a pod, most of the time.
-LANES = 3
+#: Commands that run side by side: most of them wait, for a kernel, a page or a pod, half of the time.
+LANES = 2
 
 #: Of which each folder has a command of its own, and the files beside them have one.
 _DIVIDED = ROOT / "tests" / "cluster"
@@ -42,8 +42,11 @@ _DIVIDED = ROOT / "tests" / "cluster"
 #: What runs after all else, by itself: it stops parts of the cluster, and fills its node.
 ALONE = ("tests/cluster/disruptive",)
 
-#: What begins first, in this order: what takes longest, and what waits beside what computes.
-_FIRST = ("tests/e2e", "tests/cluster/clients", "tests/integration", "tests/cluster", "tests/unit")
+#: What begins first, in this order: what takes longest, and beside what computes what waits for pods.
+_FIRST = (
+    *("tests/cluster/clients", "tests/e2e", "tests/cluster", "tests/integration"),
+    *("tests/cluster/backend", "tests/unit"),
+)
 
 #: How a test says that it needs a cluster.
 _NEEDS_CLUSTER = 'requires("cluster"'
