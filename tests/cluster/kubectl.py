@@ -48,7 +48,8 @@ def until(condition: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.1)
+        # A kubectl takes a processor for as long as it runs, which what is waited for needs too.
+        time.sleep(0.3)
 
 
 @dataclass(frozen=True)
