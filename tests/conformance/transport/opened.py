@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from gateway.transport.base import Transport
@@ -58,9 +59,20 @@ async def running(coroutine: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.
 
 
 async def waits(task: asyncio.Task[Any]) -> bool:
-    """Whether the task is stuck rather than slow."""
-    done, _ = await asyncio.wait({task}, timeout=WHILE)
+    """Whether the task is stuck rather than slow: it has not ended, and this thread has nothing to do."""
+    for _ in range(100):
+        before = _engaged()
+        done, _ = await asyncio.wait({task}, timeout=WHILE)
+        if done or _engaged() - before < WHILE / 4:
+            break
     return not done
+
+
+def _engaged() -> float:
+    """Seconds that this thread has run or waited for a processor."""
+    # The kernel's Documentation/scheduler/sched-stats.rst says what is there.
+    ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    return (int(ran) + int(waited)) / 1e9
 
 
 async def is_quiet() -> bool:
