@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ class SurvivorSandbox(Sandbox):
             relay = command.program(sys.executable, str(self._folder / "relay"))
             words = [*relay, "connect", f"{self.home}/run"]
             try:
-                self.bringers.append(await _leave_running(theirs, "<&3 >&3 3>&-", *words))
+                self.bringers.append(_leave_running(theirs, "<&3 >&3 3>&-", *words))
             except BaseException:
                 ours.close()
                 raise
@@ -109,8 +110,7 @@ class SurvivorBackend(Backend):
         # Elsewhere than below the test's own folder, whose path is too long for sockets.
         home = tempfile.mkdtemp(prefix="survivor-")
         relay = [*command.program(sys.executable, str(self._folder / "relay")), "serve", f"{home}/run"]
-        nothing = asyncio.subprocess.DEVNULL
-        process = await _leave_running(nothing, f"> {home}/log 2>&1", *relay, str(_ORPHAN))
+        process = _leave_running(subprocess.DEVNULL, f"> {home}/log 2>&1", *relay, str(_ORPHAN))
         record = {
             "process": process,
             "identity": sweep.identity(process),
@@ -129,17 +129,20 @@ class SurvivorBackend(Backend):
         """Its sandboxes stay."""
 
 
-async def _leave_running(stdin: int | socket.socket, redirections: str, *argv: str) -> int:
-    """Start a program that is nobody's child; its number. Its redirections may use 3 for `stdin`."""
+def _leave_running(stdin: int | socket.socket, redirections: str, *argv: str) -> int:
+    """Start a program that is nobody's child; its number. Its redirections may use 3 for `stdin`.
+
+    At once, for some ms: who is cancelled meanwhile would leave what it had begun.
+    """
     # A shell gives what it leaves in the background an empty stdin.
-    starter = await asyncio.create_subprocess_exec(
-        *["sh", "-c", f'exec 3<&0; "$@" {redirections} & echo $!', "sh", *argv],
+    starter = subprocess.run(
+        ["sh", "-c", f'exec 3<&0; "$@" {redirections} & echo $!', "sh", *argv],
         stdin=stdin,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=subprocess.PIPE,
         start_new_session=True,
+        check=True,
     )
-    said, _ = await starter.communicate()
-    return int(said)
+    return int(starter.stdout)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
