@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import ipaddress
+import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,22 @@ def test_a_command_that_is_not_known_gets_the_list(words: tuple[str, ...]) -> No
     command = [sys.executable, "-m", "tools.cluster", *words]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, "usage: python -m tools.cluster build|up|down|shell\n")
+
+
+def test_a_node_is_given_an_image_unless_it_has_just_that_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = {"org.opencontainers.image.ref.name": "localhost/x:1"}
+    index = json.dumps({"manifests": [{"digest": "sha256:new", "annotations": name}]}).encode()
+    member = tarfile.TarInfo("index.json")
+    member.size = len(index)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(member, io.BytesIO(index))
+    cluster, asked, given = Cluster(Instance(1)), [], []
+    has = ["", "localhost/x:1 sha256:old", "localhost/x:1 sha256:new"]
+    monkeypatch.setattr(cluster, "run", lambda *words: asked.append(words[-1]) or has[len(asked) - 1])
+    monkeypatch.setattr(cluster, "enter", lambda *words: given.append(words[-2:]) or ["true"])
+    for _ in has:
+        cluster.import_image(tmp_path / "x.tar")
+    assert asked == ["name==localhost/x:1"] * 3
+    assert given == [("import", "-")] * 2
