@@ -107,12 +107,9 @@ def _every_folder() -> dict[str, list[str]]:
     """What is run for each."""
     folders = [*(ROOT / "tests").glob("*/"), *_DIVIDED.glob("*/")]
     folders.remove(_DIVIDED)
-    whole = {str(folder.relative_to(ROOT)): [str(folder.relative_to(ROOT))] for folder in folders}
+    names = sorted(str(folder.relative_to(ROOT)) for folder in folders)
     beside = [str(file.relative_to(ROOT)) for file in sorted(_DIVIDED.glob("test_*.py"))]
-    return {
-        **{name: whole[name] for name in sorted(whole) if has_tests(name)},
-        str(_DIVIDED.relative_to(ROOT)): beside,
-    }
+    return {**{name: [name] for name in names if has_tests(name)}, str(_DIVIDED.relative_to(ROOT)): beside}
 
 
 def judge(paths: Sequence[str], accounts: Path) -> Command:

@@ -209,7 +209,6 @@ class Kernel:
 
     async def _restart(self) -> None:
         async with self._changing:
-            self._restarts = 0
             await self._restart_kernel(Event.RESTART)
 
     async def shutdown(self) -> None:
@@ -371,6 +370,8 @@ class Kernel:
 
     async def _restart_kernel(self, event: Event) -> None:
         """Start the kernel again, in its sandbox if that lives and can."""
+        if event is Event.RESTART:
+            self._restarts = 0
         self.advance(event)
         if self._link is not None:
             self._voice.death = None
@@ -392,7 +393,6 @@ class Kernel:
                     return
                 reason, asked = voice.death
                 if asked == "restart":
-                    self._restarts = 0
                     await self._restart_kernel(Event.RESTART)
                 else:
                     await self._try_again(reason)

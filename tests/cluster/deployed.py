@@ -49,6 +49,13 @@ class Deployed:
         finally:
             await made.close()
 
+    @property
+    def has_canary(self) -> bool:
+        """Whether the canary's service leads to a pod that is ready."""
+        words = ("get", "endpointslices", "--namespace", self.installation.gateway, "--output=json")
+        ends = [end for each in json.loads(kubectl(*words))["items"] for end in each.get("endpoints") or []]
+        return any(end["conditions"].get("ready") for end in ends)
+
     def pods(self, selector: str = "component=executor") -> list[dict[str, Any]]:
         """The pods there are in the executors' namespace."""
         words = ("get", "pods", "--namespace", self.installation.executors, "--output=json")
@@ -65,12 +72,17 @@ def import_images(names: Iterable[str] = images.NAMES) -> bool:
     return True
 
 
+def own_cluster() -> Cluster:
+    """The one that KUBECONFIG names, which is one of this machine's."""
+    found = Cluster.of(os.environ["KUBECONFIG"])
+    assert found is not None
+    return found
+
+
 @cache
 def _import_image(name: str) -> None:
     """Once for a process: what an image is built from is read whole to know whether it has changed."""
-    own = Cluster.of(os.environ["KUBECONFIG"])
-    assert own is not None
-    own.import_image(images.build((name,))[name])
+    own_cluster().import_image(images.build((name,))[name])
 
 
 @contextmanager

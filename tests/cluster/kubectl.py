@@ -43,6 +43,15 @@ def kubectl(*words: str, stdin: object = None) -> str:
     return result.stdout
 
 
+def allows(*words: str) -> bool:
+    """Whether kubectl ends well with these words."""
+    try:
+        kubectl(*words)
+    except AssertionError:
+        return False
+    return True
+
+
 def until(condition: Callable[[], bool], otherwise: str) -> None:
     """Wait until it holds; fails after a minute."""
     deadline = time.monotonic() + PATIENCE_S

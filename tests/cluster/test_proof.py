@@ -25,7 +25,7 @@ from gateway.backends.kubernetes import KubernetesBackend, podspec
 from tests.cluster.api import Api
 from tests.cluster.deployed import Deployed, deployed
 from tests.cluster.installation import installed
-from tests.cluster.kubectl import kubectl, until
+from tests.cluster.kubectl import allows, kubectl, until
 from tests.conformance.backend.visit import request, visiting
 from tests.unit.kubernetes.leaves import HARDENING
 
@@ -222,7 +222,7 @@ async def test_without_the_canary_nothing_starts(own: Deployed) -> None:
     async with running(own) as made:
         in_hub(own, "scale", "deployment/canary", "--replicas=0")
         try:
-            until(lambda: not _ready(own), "the canary does not go")
+            until(lambda: not own.has_canary, "the canary does not go")
             assert "The canary is down" in await why_it_does_not_start(own)
             assert (await diagnosis(own))["control"].ok is False
             with pytest.raises(IsolationError, match="The canary is down"):
@@ -231,31 +231,19 @@ async def test_without_the_canary_nothing_starts(own: Deployed) -> None:
         finally:
             in_hub(own, "scale", "deployment/canary", "--replicas=1")
             in_hub(own, "rollout", "status", "deployment/canary")
-            until(lambda: _ready(own), "the canary does not come back")
+            until(lambda: own.has_canary, "the canary does not come back")
 
 
 async def test_a_gateway_that_may_not_ask_where_the_canary_is_says_so(own: Deployed) -> None:
-    account = f"--as=system:serviceaccount:{own.installation.gateway}:jupyter-gateway"
+    hub = own.installation.gateway
+    account = f"--as=system:serviceaccount:{hub}:jupyter-gateway"
+    ask = ("auth", "can-i", "list", "endpointslices", "--namespace", hub, account)
     async with running(own) as made:
         with without(in_hub, own, "rolebinding", "jupyter-gateway"):
-            until(lambda: not _may(own, account, "list", "endpointslices"), "it may still ask")
+            until(lambda: not allows(*ask), "it may still ask")
             with pytest.raises(IsolationError, match=r"nobody says where the canary is.* endpointslices"):
                 await made.create(request(made))
             assert own.pods() == []
-
-
-def _may(own: Deployed, *words: str) -> bool:
-    try:
-        in_hub(own, "auth", "can-i", *words)
-    except AssertionError:
-        return False
-    return True
-
-
-def _ready(own: Deployed) -> bool:
-    slices = json.loads(in_hub(own, "get", "endpointslices", "--output=json"))["items"]
-    endpoints = [endpoint for each in slices for endpoint in each.get("endpoints") or []]
-    return any(endpoint["conditions"].get("ready") for endpoint in endpoints)
 
 
 async def test_a_control_that_does_not_reach_the_canary_proves_nothing(own: Deployed) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..machine import ROOT, SetupError
 from . import keeper, parts, pki
-from .components import CONTAINERD, FELIX_HEALTH_PORT, PATH, components, write_settings
+from .components import CTR, FELIX_HEALTH_PORT, PATH, components, write_settings
 from .instance import NODE, NUMBERS, PODS_IPV4, PODS_IPV6, STATES, Instance
 
 _MANIFESTS = Path(__file__).parent / "manifests"
@@ -154,16 +154,15 @@ class Cluster:
 
     def import_image(self, archive: Path) -> None:
         """Give the node the image of an OCI archive, under the name in it, unless it has just that one."""
-        images = ("ctr", f"--address={CONTAINERD}", "--namespace=k8s.io", "images")
         with tarfile.open(archive) as members:
             index = members.extractfile("index.json")
             assert index is not None
             (manifest,) = json.load(index)["manifests"]
         name = manifest["annotations"]["org.opencontainers.image.ref.name"]
-        if manifest["digest"] in self.run(*images, "list", f"name=={name}"):
+        if manifest["digest"] in self.run(*CTR, "images", "list", f"name=={name}"):
             return
         with archive.open("rb") as file:
-            command = self.enter(*images, "import", "-")
+            command = self.enter(*CTR, "images", "import", "-")
             result = subprocess.run(command, stdin=file, capture_output=True, text=True)
         if result.returncode != 0:
             raise SetupError(f"{archive} could not be imported: {result.stderr.strip()}")
@@ -231,9 +230,7 @@ class Cluster:
         self._wait_for("kubelet", lambda: self._answers(*dns))
 
     def _import_parts(self, built: dict[str, Path]) -> None:
-        self._wait_for(
-            "containerd", lambda: _succeeds(self.enter("ctr", f"--address={CONTAINERD}", "version"))
-        )
+        self._wait_for("containerd", lambda: _succeeds(self.enter(*CTR, "version")))
         for folder in built.values():
             for archive in folder.glob("*.tar"):
                 self.import_image(archive)

@@ -22,6 +22,9 @@ _SETTINGS = "/var/lib/kubernetes"
 _PKI = f"{_SETTINGS}/pki"
 CONTAINERD = "/run/containerd/containerd.sock"
 
+#: Containerd's own client, with what the kubelet has there.
+CTR = ("ctr", f"--address={CONTAINERD}", "--namespace=k8s.io")
+
 PATH = ":".join(
     [f"{PARTS}/{part}" for part in ("kubernetes", "etcd", "containerd", "calico")]
     + ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]

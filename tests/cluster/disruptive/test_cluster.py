@@ -6,13 +6,13 @@ Whatever a test shows to be shut, it shows to be open too where the policy does 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import pytest
 
+from tests.cluster.deployed import own_cluster
+from tests.cluster.disruptive.stopped import stopped
 from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl, until
-from tools.cluster import Cluster
 
 pytestmark = pytest.mark.requires("cluster")
 
@@ -98,7 +98,7 @@ def test_pod_security_refuses_a_privileged_pod(namespace: Namespace) -> None:
 
 @pytest.mark.requires("cluster", "own-cluster")
 def test_a_pod_reaches_what_listens_on_the_host(pods: dict[str, Pod]) -> None:
-    cluster = _own()
+    cluster = own_cluster()
     server = ("python3", "-m", "http.server", "--bind", cluster.instance.host_ipv4, str(PORT))
     with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as listener:
         try:
@@ -112,19 +112,9 @@ def test_a_pod_reaches_what_listens_on_the_host(pods: dict[str, Pod]) -> None:
 @pytest.mark.requires("cluster", "own-cluster")
 @pytest.mark.parametrize("name", ["felix", "kubelet", "containerd", "kube-apiserver"])
 def test_a_component_that_is_stopped_and_started_works_again(name: str, pods: dict[str, Pod]) -> None:
-    cluster = _own()
-    cluster.stop(name)
-    try:
-        ended = subprocess.run(cluster.enter("pgrep", "--full", f"^(calico-)?{name}"), capture_output=True)
-        assert ended.returncode == 1
-    finally:
-        cluster.start(name)
+    look = own_cluster().enter("pgrep", "--full", f"^(calico-)?{name}")
+    with stopped(name):
+        assert subprocess.run(look, capture_output=True).returncode == 1
     until(lambda: pods["one"].run("true").returncode == 0, "no exec after the start")
     assert pods["one"].reaches(pods["other"].addresses[0])
     assert not pods["denied"].reaches(pods["other"].addresses[0])
-
-
-def _own() -> Cluster:
-    cluster = Cluster.of(os.environ["KUBECONFIG"])
-    assert cluster is not None
-    return cluster

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from tests.cluster.deployed import Deployed
+from tests.cluster.deployed import Deployed, own_cluster
+from tests.cluster.disruptive.stopped import stopped
 from tests.cluster.test_proof import HASTY, diagnosis, operator, own, running, why_no_kernel_starts
-from tools.cluster import Cluster
 
 __all__ = ["own"]
 
@@ -17,16 +15,11 @@ pytestmark = [pytest.mark.requires("cluster", "own-cluster"), pytest.mark.gen_te
 
 async def test_a_network_that_ignores_the_exact_policy_is_noticed(own: Deployed) -> None:
     """As the specification says of K3s' Flannel: the policy is there, and pods are connected all the same."""
-    cluster = Cluster.of(os.environ["KUBECONFIG"])
-    assert cluster is not None
     async with running(own, **HASTY) as made:
-        cluster.stop("felix")
-        try:
-            _forget_rules(cluster)
+        with stopped("felix"):
+            _forget_rules()
             said = await why_no_kernel_starts(made)
             found = await diagnosis(own, **operator(), **HASTY)
-        finally:
-            cluster.start("felix")
     assert "the cluster's network does not enforce policies" in said
     assert (found["policy"].ok, found["control"].ok) == (True, True)
     assert (found["egress"].ok, found["ingress"].ok) == (False, False)
@@ -41,8 +34,8 @@ async def test_a_network_that_ignores_the_exact_policy_is_noticed(own: Deployed)
     pytest.fail("felix does not enforce again")
 
 
-def _forget_rules(cluster: Cluster) -> None:
+def _forget_rules() -> None:
     """What felix has told the node's packet filter, of both families."""
     for family in ("iptables", "ip6tables"):
         script = f"{family}-save | grep -v -e cali | {family}-restore"
-        cluster.run("sh", "-euc", script)
+        own_cluster().run("sh", "-euc", script)

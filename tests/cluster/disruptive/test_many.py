@@ -21,6 +21,7 @@ from tests.cluster.kubectl import kubectl
 from tests.cluster.test_faults import ROOT, kernels_of
 from tests.conformance.backend.visit import request
 from tests.integration.kernels.client import Client, started
+from tests.support import schedstat
 
 pytestmark = [pytest.mark.requires("cluster"), pytest.mark.gen_test(timeout=400)]
 
@@ -47,17 +48,13 @@ _TICK = 0.01
 class Loop:
     """Watches the running event loop: how long a turn has held it at most.
 
-    That is the time between two ticks without what the thread waited for a processor (the second number of
-    /proc/PID/schedstat, in ns): a busy machine makes every turn late, and none of them longer.
+    That is the time between two ticks without what the thread waited for a processor (`schedstat`): a
+    busy machine makes every turn late, and none of them longer.
     """
 
     def __init__(self) -> None:
         self.held = 0.0
         self.ticks = 0
-        self._file = Path("/proc/thread-self/schedstat")
-
-    def _waited(self) -> float:
-        return int(self._file.read_text().split()[1]) / 1e9
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -70,9 +67,10 @@ class Loop:
 
     async def _tick(self) -> None:
         while True:
-            began, waited = time.monotonic(), self._waited()
+            began, (_, waited) = time.monotonic(), schedstat.seconds()
             await asyncio.sleep(_TICK)
-            self.held = max(self.held, time.monotonic() - began - (self._waited() - waited) - _TICK)
+            waited = schedstat.seconds()[1] - waited
+            self.held = max(self.held, time.monotonic() - began - waited - _TICK)
             self.ticks += 1
 
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.deployed import Deployed
-from tests.cluster.kubectl import kubectl, until
+from tests.cluster.deployed import Deployed, own_cluster
+from tests.cluster.disruptive.stopped import stopped
+from tests.cluster.kubectl import allows, kubectl, until
 from tests.cluster.test_faults import COUNT, counts_to_the_end, kernels_of, specs
 from tests.integration.kernels.client import Client, started
-from tools.cluster import Cluster
-from tools.cluster.components import CONTAINERD
+from tools.cluster.components import CTR
 
 __all__ = ["specs"]
 
@@ -31,59 +28,32 @@ pytestmark = [pytest.mark.requires("cluster", "own-cluster"), pytest.mark.gen_te
 NODE_LOST_S = 110.0
 
 
-def cluster() -> Cluster:
-    found = Cluster.of(os.environ["KUBECONFIG"])
-    assert found is not None
-    return found
-
-
-@contextmanager
-def stopped(name: str) -> Iterator[None]:
-    """A component is away meanwhile, as after a crash."""
-    cluster().stop(name)
-    try:
-        yield
-    finally:
-        cluster().start(name)
-
-
 def running(uid: str) -> set[str]:
     """The containers of a pod that run on the node, whatever the cluster knows of it."""
-    ctr = ("ctr", f"--address={CONTAINERD}", "--namespace=k8s.io")
-    mine = cluster().run(*ctr, "containers", "list", "--quiet", f'labels."io.kubernetes.pod.uid"=={uid}')
-    tasks = (line.split() for line in cluster().run(*ctr, "tasks", "list").splitlines())
+    mine = own_cluster().run(*CTR, "containers", "list", "--quiet", f'labels."io.kubernetes.pod.uid"=={uid}')
+    tasks = (line.split() for line in own_cluster().run(*CTR, "tasks", "list").splitlines())
     return {name for name, _, status in tasks if status == "RUNNING"} & {*mine.split()}
 
 
-def has_canary(there: Deployed) -> bool:
-    """Whether its pod is ready, and its service leads there."""
-    words = ("--namespace", there.installation.gateway, "--output=json")
-    pods = json.loads(kubectl("get", "pods", "--selector=component=canary", *words))["items"]
+def canary_is_ready(there: Deployed) -> bool:
+    """Its pod says so itself, and its service leads there."""
+    words = ("get", "pods", "--selector=component=canary", "--namespace", there.installation.gateway)
+    pods = json.loads(kubectl(*words, "--output=json"))["items"]
     conditions = [each for pod in pods for each in pod["status"].get("conditions", [])]
-    slices = json.loads(kubectl("get", "endpointslices", *words))["items"]
-    ends = [end for each in slices for end in each.get("endpoints") or []]
-    return [each["status"] for each in conditions if each["type"] == "Ready"] == ["True"] and any(
-        end["conditions"].get("ready") for end in ends
-    )
+    return [each["status"] for each in conditions if each["type"] == "Ready"] == ["True"] and there.has_canary
 
 
 async def works_again(there: Deployed) -> None:
     """The control plane, the node and what a gateway needs, for what comes next."""
-    await asyncio.to_thread(until, _answers, "the API server does not come back")
+    await asyncio.to_thread(
+        until, lambda: allows("get", "--raw=/readyz"), "the API server does not come back"
+    )
     # It asks an API server that was away again after up to a minute. Until then it sees no lease of the node
     # renewed, and may take it for lost although it is not: so it looks afresh.
-    cluster().stop("kube-controller-manager")
-    cluster().start("kube-controller-manager")
-    await asyncio.to_thread(until, lambda: cluster().is_ready, "the node does not come back")
-    await asyncio.to_thread(until, lambda: has_canary(there), "the canary does not come back")
-
-
-def _answers() -> bool:
-    try:
-        kubectl("get", "--raw=/readyz")
-    except AssertionError:
-        return False
-    return True
+    with stopped("kube-controller-manager"):
+        pass
+    await asyncio.to_thread(until, lambda: own_cluster().is_ready, "the node does not come back")
+    await asyncio.to_thread(until, lambda: canary_is_ready(there), "the canary does not come back")
 
 
 @pytest.mark.parametrize(("name", "away"), [("kubelet", 5.0), ("kube-apiserver", 30.0), ("felix", 5.0)])

@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from gateway.transport.base import Transport
 from tests.conformance.transport.ends import Ends, Peer
+from tests.support import schedstat
 
 #: Seconds that show that something waits rather than is slow.
 WHILE = 0.1
@@ -61,18 +61,11 @@ async def running(coroutine: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.
 async def waits(task: asyncio.Task[Any]) -> bool:
     """Whether the task is stuck rather than slow: it has not ended, and this thread has nothing to do."""
     for _ in range(100):
-        before = _engaged()
+        before = sum(schedstat.seconds())
         done, _ = await asyncio.wait({task}, timeout=WHILE)
-        if done or _engaged() - before < WHILE / 4:
+        if done or sum(schedstat.seconds()) - before < WHILE / 4:
             break
     return not done
-
-
-def _engaged() -> float:
-    """Seconds that this thread has run or waited for a processor."""
-    # The kernel's Documentation/scheduler/sched-stats.rst says what is there.
-    ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
-    return (int(ran) + int(waited)) / 1e9
 
 
 async def is_quiet() -> bool:
