@@ -66,8 +66,8 @@ class Taps:
             self._sockets = None
 
     def release(self) -> None:
-        """Let the kernel go on for a moment, whatever waits."""
-        self._brake.release(self._outbox.backlog(), self._writer.unsent, self._loop.now)
+        """Let the kernel go on for some bytes more, whatever waits."""
+        self._brake.release(self._outbox.backlog(), self._writer.unsent)
         self._go_on()
 
     def is_connected(self) -> bool:
@@ -87,9 +87,7 @@ class Taps:
             self._loop.at("retry", self._loop.now + _RETRY, lambda: None)
         if not self.serving:
             return
-        changed = self._brake.update(
-            self._outbox.backlog(), self._outbox.window, self._writer.unsent, self._loop.now
-        )
+        changed = self._brake.update(self._outbox.backlog(), self._outbox.window, self._writer.unsent)
         if changed and self._brake.on:
             self._stop()
         elif changed:

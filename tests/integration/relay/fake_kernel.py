@@ -108,9 +108,9 @@ class FakeKernel:
             identities = identities[:1]
         self.publish("status", {"execution_state": "busy"}, header)
         if kind == "shutdown_request" and not self.options & {"deaf", "polite"}:
-            print("ended as asked", flush=True)
             socket.send_multipart([*identities, *self.parts("shutdown_reply", {"status": "ok"}, header)])
             time.sleep(0.05)
+            print("ended as asked", flush=True)
             sys.exit(0)
         if kind == "execute_request":
             command, _, argument = json.loads(parts[3])["code"].partition(" ")
@@ -150,6 +150,11 @@ class FakeKernel:
         send = self.sockets["iopub"].send_multipart
         for _ in range(mebibytes * 1024):
             send(message)
+
+    def bulk_and_rest(self, socket: Any, identities: Any, header: bytes, mebibytes: int) -> None:
+        """The same, and a second in which nothing is read, as on a machine that is busy."""
+        self.bulk(socket, identities, header, mebibytes)
+        time.sleep(1.0)
 
     def big(self, socket: Any, identities: Any, header: bytes, size: int) -> None:
         """One stream message whose text has `size` bytes."""
@@ -244,6 +249,7 @@ COMMANDS = {
         "flood_and_die",
         "endless",
         "bulk",
+        "bulk_and_rest",
         "big",
         "big_reply",
         "malformed",

@@ -90,7 +90,7 @@ def test_a_kernel_that_ignores_the_request_to_end_but_not_sigterm_is_given_half_
 def test_a_kernel_that_is_stopped_for_a_slow_client_ends_by_itself_at_a_shutdown(new_relay: NewRelay) -> None:
     relay = new_relay(acknowledge=False, window=1 << 20)
     assert relay.answer(relay.start_fake())["ok"]
-    relay.message(execute("bulk 4")[1])
+    relay.message(execute("bulk_and_rest 4")[1])
     relay.until_stopped()
     assert relay.answer(relay.control("shutdown", grace=20))["ok"]
     assert relay.logs() == "ended as asked\n"
@@ -202,7 +202,8 @@ def test_a_flood_arrives_whole_and_in_order(fake: Fake) -> None:
     count = 20_000
     text, _ = relay.run(f"flood {count}", seconds=60)
     assert text == "".join(f"{n}\n" for n in range(count))
-    assert re.search(rf"sent {count} in", relay.logs())
+    # What the process prints comes by a way of its own.
+    relay.until(lambda: re.search(rf"sent {count} in", relay.logs()))
 
 
 def test_the_last_words_of_a_kernel_come_before_its_end_is_told(fake: Fake) -> None:

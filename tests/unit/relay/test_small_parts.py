@@ -114,33 +114,39 @@ def test_a_batch_that_is_large_already_does_not_wait() -> None:
 
 def test_the_kernel_stops_beyond_the_window_and_goes_on_below_half_of_it() -> None:
     follower = Brake()
-    assert not follower.update(1000, 1000, 0, now=0)
-    assert follower.update(1001, 1000, 0, now=0)
+    assert not follower.update(1000, 1000, 0)
+    assert follower.update(1001, 1000, 0)
     assert follower.on
-    assert not follower.update(501, 1000, 0, now=0)
-    assert follower.update(500, 1000, 0, now=0)
+    assert not follower.update(501, 1000, 0)
+    assert follower.update(500, 1000, 0)
     assert not follower.on
 
 
 def test_the_kernel_stops_when_the_transport_is_behind() -> None:
     follower = Brake()
-    assert not follower.update(0, 1 << 30, brake.MAX_UNSENT, now=0)
-    assert follower.update(0, 1 << 30, brake.MAX_UNSENT + 1, now=0)
-    assert not follower.update(0, 1 << 30, brake.MAX_UNSENT // 2 + 1, now=0)
-    assert follower.update(0, 1 << 30, brake.MAX_UNSENT // 2, now=0)
+    assert not follower.update(0, 1 << 30, brake.MAX_UNSENT)
+    assert follower.update(0, 1 << 30, brake.MAX_UNSENT + 1)
+    assert not follower.update(0, 1 << 30, brake.MAX_UNSENT // 2 + 1)
+    assert follower.update(0, 1 << 30, brake.MAX_UNSENT // 2)
 
 
-def test_an_interrupt_lets_go_for_a_moment_and_not_without_end() -> None:
+def test_an_interrupt_lets_go_for_some_bytes_and_not_without_end() -> None:
     follower = Brake()
-    follower.update(2000, 1000, 0, now=0)
-    follower.release(2000, 0, now=1.0)
-    follower.update(3000, 1000, 0, now=1.0 + brake.GRACE / 2)
+    follower.update(2000, 1000, 0)
+    follower.release(2000, 0)
+    follower.update(2000 + GRACE_BYTES, 1000, 0)
     assert not follower.on
-    follower.update(3000, 1000, 0, now=1.0 + brake.GRACE)
-    assert follower.on, "the moment is over"
-    follower.release(2000, 0, now=2.0)
-    follower.update(2001 + GRACE_BYTES, 1000, 0, now=2.0)
-    assert follower.on, "a flood does not get the whole moment"
+    follower.update(2001 + GRACE_BYTES, 1000, 0)
+    assert follower.on
+
+
+def test_what_an_interrupt_lets_go_ends_with_the_next_stop() -> None:
+    follower = Brake()
+    follower.release(0, 0)
+    follower.update(1 + GRACE_BYTES, 1000, 0)
+    follower.update(0, 1000, 0)
+    follower.update(1001, 1000, 0)
+    assert follower.on
 
 
 # -- readiness --------------------------------------------------------------------------------------
