@@ -10,7 +10,6 @@ oci-archive:...). The Dockerfiles need neither buildah nor this: k8s/images/READ
 from __future__ import annotations
 
 import argparse
-import configparser
 import functools
 import hashlib
 import os
@@ -21,7 +20,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from . import machine
+from . import machine, packages
 from .cluster import parts
 from .machine import ROOT, SetupError
 
@@ -30,11 +29,6 @@ NAMES = ("relay", "gateway", "executor")
 
 #: What a Dockerfile takes from the repository.
 _COPY = re.compile(r"^COPY (?!--from)(.+) \S+$", re.MULTILINE)
-
-#: What a site sets for pip to fetch packages at all.
-_REACHING = ("index-url", "extra-index-url", "trusted-host", "proxy")
-_WAITING = ("default-timeout", "timeout", "retries")
-PIP_FILES = (Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf")
 
 
 def version() -> str:
@@ -87,20 +81,6 @@ def copied(name: str) -> Iterator[Path]:
             yield from (each for each in inside if each.is_file()) if path.is_dir() else (path,)
 
 
-def pip_settings(environment: Mapping[str, str], files: Iterable[Path]) -> dict[str, str]:
-    """What pip is told here by the environment, else by files: those settings that a build needs."""
-    parser = configparser.RawConfigParser()
-    parser.read(files)
-    found = {}
-    for name in (*_REACHING, *_WAITING, "cert"):
-        for section in ("global", "install"):
-            if parser.has_option(section, name):
-                found[name] = parser.get(section, name)
-        if value := environment.get("PIP_" + name.upper().replace("-", "_")):
-            found[name] = value
-    return found
-
-
 def _dockerfile(name: str) -> Path:
     return _IMAGES / name / "Dockerfile"
 
@@ -127,7 +107,7 @@ def make(dockerfile: Path, tag: str, arguments: Mapping[str, str], archive: Path
 
 def _secrets(work: Path) -> list[str]:
     """buildah's options for what pip needs to know of this site. Nothing of it stays in the image."""
-    settings = pip_settings(os.environ, PIP_FILES)
+    settings = packages.pip_settings(os.environ, packages.PIP_FILES)
     options = []
     if authorities := settings.get("cert"):
         options.append(f"--secret=id=ca.pem,src={authorities}")

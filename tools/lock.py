@@ -1,17 +1,16 @@
 """Resolves the lock files again, for every Python that is declared, with the digest of every file.
 
-uv is used for this and nothing else: it resolves for several Python versions at once, which pip's tools
-cannot. The locks name no registry; where packages come from is a matter of the site.
+uv resolves for several Python versions at once, which pip's tools cannot. The locks name no registry; where
+packages come from is a matter of the site.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import tempfile
-import venv
-from pathlib import Path
 
+from . import environments, packages
 from .machine import ROOT
 
 #: Lock -> what it is resolved from.
@@ -24,6 +23,7 @@ LOCKS = {
     "requirements/serve.txt": ["setup.cfg", "requirements/serve.in"],
     "requirements/smoke.txt": ["setup.cfg", "--extra=test"],
     "requirements/test.txt": ["setup.cfg", "--extra=test", "requirements/test.in"],
+    "requirements/uv.txt": ["requirements/uv.in"],
 }
 
 _OPTIONS = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--quiet"]
@@ -31,16 +31,13 @@ _OPTIONS = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-h
 
 def main() -> None:
     """Make every lock, keeping versions that still fit unless `--upgrade` is given."""
-    with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
-        bin_folder = Path(folder, "bin")
-        subprocess.run([bin_folder / "pip", "install", "-q", "uv"], check=True)
-        compile_lock = [str(bin_folder / "uv"), "pip", "compile", *_OPTIONS, *sys.argv[1:]]
-        for lock, sources in LOCKS.items():
-            subprocess.run(
-                [*compile_lock, "-o", lock, *sources], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-            )
-            print(f"{lock} is resolved", flush=True)
+    compile_lock = [environments.uv(), "pip", "compile", *_OPTIONS, *sys.argv[1:]]
+    site = packages.for_uv(os.environ)
+    for lock, sources in LOCKS.items():
+        subprocess.run(
+            [*compile_lock, "-o", lock, *sources], cwd=ROOT, env=site, check=True, stdout=subprocess.DEVNULL
+        )
+        print(f"{lock} is resolved", flush=True)
 
 
 if __name__ == "__main__":

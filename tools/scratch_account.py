@@ -3,7 +3,7 @@
 What a developer sees as root says little about what an ordinary user gets: user namespaces, cgroups
 and the paths that may be read all differ. So as root, `make test` runs the tests that make sandboxes a
 second time as such a user, in a clone of what is being tested (uncommitted changes included), with the
-system's own Python. The caches of pip and npm are copied, so that nothing is fetched twice.
+system's own Python. The caches of pip, uv and npm are copied, so that nothing is fetched twice.
 
     python -m tools.scratch_account tests/escape ...
 """
@@ -29,11 +29,11 @@ _PREFIX = "gateway-test-"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 #: What of this environment concerns the machine and not the account: where packages come from, and how.
-_OF_THE_MACHINE = ("PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
+_OF_THE_MACHINE = ("PIP_", "UV_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 #: Where a cache lies: the variable that may say so, and the folder below a home where it does not.
-_CACHES = {"PIP_CACHE_DIR": ".cache/pip", "npm_config_cache": ".npm"}
+_CACHES = {"PIP_CACHE_DIR": ".cache/pip", "UV_CACHE_DIR": ".cache/uv", "npm_config_cache": ".npm"}
 
 #: Most people are in some group beside their own, and their sandboxes stay in it. These open nothing.
 _GROUPS = "users,games"

@@ -24,7 +24,7 @@ from gateway.wire.framing import Kind
 from tests.cluster.deployed import import_images
 from tests.cluster.kubectl import PATIENCE_S, kubectl
 from tests.integration.relay.harness import Relay
-from tools import images
+from tools import images, packages
 
 pytestmark = pytest.mark.requires("cluster", "own-cluster")
 
@@ -119,7 +119,7 @@ def test_nothing_of_the_build_is_left(image: Image) -> None:
     assert [path for path in files if path.startswith(left)] == []
     assert [path for path in files if path.endswith(("pip.conf", ".pem.key", ".git/config"))] == []
     assert [path for path in files if path.startswith("opt/") and "/site-packages/pip/" in path] == []
-    for value in images.pip_settings(os.environ, images.PIP_FILES).values():
+    for value in packages.pip_settings(os.environ, packages.PIP_FILES).values():
         assert value not in image.text
 
 

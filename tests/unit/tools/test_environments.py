@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,30 +10,14 @@ from tools import environments, lock
 from tools.environments import Environment
 from tools.machine import ROOT, SetupError
 
-#: An interpreter that makes its first environment itself, and those after it by copying that one: seconds
-#: of unpacking pip each time would show nothing more.
-PYTHON = """#!/bin/sh
-if [ "$1 $2" != "-m venv" ]; then exec {python} "$@"; fi
-[ -d {made} ] || {python} -m venv {made} || exit
-cp -R {made} "$3"
-"""
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("python")
-    program = folder / "python"
-    program.write_text(PYTHON.format(python=sys.executable, made=folder / "made"))
-    program.chmod(0o755)
-    return str(program)
-
 
 @pytest.fixture
-def wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> Environment:
+def wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """An environment of nothing, so that nothing is fetched."""
+    environments.uv()
     monkeypatch.setattr(environments, "ROOT", tmp_path)
     (tmp_path / "lock.txt").write_text("")
-    return Environment(tmp_path / ".venv", tmp_path / "lock.txt", False, python)
+    return Environment(tmp_path / ".venv", tmp_path / "lock.txt", with_project=False)
 
 
 def test_an_environment_is_made_once_and_anew_when_its_lock_changes(wanted: Environment) -> None:

@@ -64,20 +64,6 @@ def test_whatever_an_image_is_built_from_is_in_its_key(
     assert images.key(name, "base") == before
 
 
-def test_pip_is_told_of_the_site_what_it_needs_and_no_more(tmp_path: Path) -> None:
-    file = tmp_path / "pip.conf"
-    file.write_text(
-        "[global]\nindex-url = https://of.the.file/\nfind-links = /x\n[install]\ntimeout = 5\nno-deps = 1\n"
-    )
-    environment = {"PIP_INDEX_URL": "https://of.the.environment/", "PIP_CERT": "/ca", "PIP_TARGET": "/x"}
-    assert images.pip_settings({}, [file]) == {"index-url": "https://of.the.file/", "timeout": "5"}
-    assert images.pip_settings(environment, [file, tmp_path / "none"]) == {
-        "index-url": "https://of.the.environment/",
-        "timeout": "5",
-        "cert": "/ca",
-    }
-
-
 def test_the_tag_is_the_projects_version() -> None:
     from gateway import __version__
 
