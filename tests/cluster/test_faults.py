@@ -281,7 +281,7 @@ def gateway(there: Deployed, specs: Path, home: Path) -> Iterator[tuple[GatewayP
 async def test_ten_busy_kernels_outlive_a_gateway_that_is_killed(
     there: Deployed, specs: Path, tmp_path: Path
 ) -> None:
-    lines = 2000
+    lines = 1000
     with gateway(there, specs, tmp_path) as (program, url):
         models = await asyncio.gather(
             *(
