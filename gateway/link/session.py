@@ -29,6 +29,7 @@ from ..wire.payloads import STATES
 from ..wire.v1 import MIN_SIZE
 from ..wire.window import COST, reach
 from .controls import Controls
+from .death import Death
 from .errors import LinkClosedError, ProtocolError
 from .inbox import Inbox, InboxFullError
 from .listener import LinkListener
@@ -103,10 +104,7 @@ class Link:
         self._numbered = asyncio.Event()
         if transport is not None:
             self._numbered.set()
-        #: The end of the kernel that the relay tells of, until it may be told; and whether it was told, and
-        #: the relay is not known to have had a command since (`_on_died`).
-        self._died: tuple[str, str | None] | None = None
-        self._is_death_told = False
+        self._death = Death(listener.on_died)
         self._log_allowance = Allowance(0.0)
         self._reason: str | None = None
         self._ended = asyncio.Event()
@@ -368,9 +366,9 @@ class Link:
             )
         self._relay = stream
         self._received = sent
-        self._died = None
+        self._death.begins_anew()
         if self._controls.have_arrived(payloads.integer(hello, "command")):
-            self._is_death_told = False
+            self._death.has_had_a_command()
         self._listener.on_place(received)
         self._listener.on_state(_state(hello))
         self._catch_up(received)
@@ -403,13 +401,9 @@ class Link:
                 self._on_opened(number, payloads.load(frame))
             case Kind.CONTROL:
                 self._controls.answered(payloads.load(frame))
-                self._is_death_told = False
+                self._death.has_had_a_command()
             case Kind.DIED:
-                died = payloads.load(frame)
-                asked = died.get("asked")
-                self._on_died(
-                    payloads.text(died, "reason"), asked if asked in ("shutdown", "restart") else None
-                )
+                self._on_died(payloads.load(frame))
             case Kind.LOG:
                 lines = payload.decode("utf-8", "replace").splitlines()
                 if text := self._log_allowance.limit(lines, asyncio.get_running_loop().time()):
@@ -420,30 +414,18 @@ class Link:
             case Kind.PONG:
                 # Any frame shows that the relay lives.
                 if payloads.sequence(frame) == _ALL_SENT:
-                    self._tell_died()
+                    self._death.tell()
             case _:
                 raise ProtocolError(f"a {kind.name} frame, which only a gateway sends, or only once")
 
-    def _on_died(self, reason: str, asked: str | None) -> None:
-        """Tell of the kernel's end, behind all that has come of it.
-
-        A new stream begins with it, and what the relay has kept for a session comes only after its OPENED:
-        the end of the cell that ran, too, which a page does not take once it has heard of the kernel's.
-        """
-        if self._is_death_told:
-            return  # an earlier stream has brought it, and the restart that came of it has not arrived
-        waits = self._died is not None
-        self._died = (reason, asked)
-        if len(self._hearing) == len(self._routes):
-            self._tell_died()
-        elif not waits:
+    def _on_died(self, died: dict[str, Any]) -> None:
+        asked = died.get("asked")
+        if self._death.heard(
+            payloads.text(died, "reason"),
+            asked if asked in ("shutdown", "restart") else None,
+            behind_all=len(self._hearing) == len(self._routes),
+        ):
             self._post(framing.encode(Kind.PING, payload=framing.SEQUENCE.pack(_ALL_SENT)))
-
-    def _tell_died(self) -> None:
-        if self._died is not None:
-            died, self._died = self._died, None
-            self._is_death_told = True
-            self._listener.on_died(*died)
 
     def _on_opened(self, number: int, opened: dict[str, Any]) -> None:
         sequence = payloads.integer(opened, "sequence")
