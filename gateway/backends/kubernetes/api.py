@@ -229,22 +229,21 @@ class Api:
 
     async def _load(self) -> None:
         configuration = await self._configuration()
-        identity = _identity(configuration)
-        if self._client is None or identity != self._identity:
-            from kubernetes.aio.client import ApiClient
+        old = self._client
+        try:
+            identity = _identity(configuration)
+            if old is None or identity != self._identity:
+                from kubernetes.aio.client import ApiClient
 
-            old = self._client
-            try:
                 self._client = ApiClient(configuration)
-            except (OSError, ssl.SSLError) as error:
-                raise ApiError(
-                    f"The certificates of the cluster's configuration are wrong: {error}."
-                ) from error
-            self._identity = identity
-            if old is not None:
+                self._identity = identity
+        except (OSError, ssl.SSLError) as error:
+            raise ApiError(f"The certificates of the cluster's configuration are wrong: {error}.") from error
+        if old is not None:
+            if self._client is old:
+                old.configuration.api_key = configuration.api_key
+            else:
                 await old.close()
-        else:
-            self._client.configuration.api_key = configuration.api_key
         self._loaded_at = time.monotonic()
 
     async def _configuration(self) -> Configuration:

@@ -126,6 +126,26 @@ async def test_a_token_that_rotates_is_followed(tmp_path: Path, monkeypatch: pyt
         assert address.headers["authorization"] == "Bearer second"
 
 
+async def test_a_certificate_that_is_replaced_while_it_is_read_is_an_error_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = make_certificate(tmp_path / "authority")
+    load = Api._configuration
+
+    async def and_it_is_gone(self: Api) -> Any:
+        configuration = await load(self)
+        authority.unlink()
+        return configuration
+
+    async with api_server(tmp_path) as (_, kubeconfig):
+        configure(
+            kubeconfig, cluster={"server": "https://127.0.0.1:1", "certificate-authority": str(authority)}
+        )
+        monkeypatch.setattr(Api, "_configuration", and_it_is_gone)
+        with pytest.raises(ApiError, match="certificates"):
+            await Api.connect(kubeconfig, "")
+
+
 async def test_an_exec_plugin_is_run(tmp_path: Path) -> None:
     async with api_server(tmp_path) as (server, kubeconfig):
         plugin = tmp_path / "plugin"
