@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
 from collections.abc import Callable
 
 from playwright.sync_api import Locator, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.e2e.browser import KERNEL, Notebook, picture
 from tests.e2e.processes import wait_until
@@ -117,12 +119,14 @@ def test_completion_offers_what_the_kernel_knows(open_notebook: OpenNotebook) ->
     completer = notebook.page.locator(".jp-Completer")
 
     def offered() -> bool:
-        # JupyterLab drops an answer that takes a second, as a kernel's first may; a person asks again.
+        # JupyterLab drops an answer that takes a second, as a kernel's first may; a person asks again, when
+        # the kernel has done with that one.
         notebook.page.keyboard.press("Tab")
-        notebook.page.wait_for_timeout(500)
+        with contextlib.suppress(PlaywrightTimeoutError):
+            completer.wait_for(timeout=3000)
         return completer.is_visible()
 
-    wait_until(offered, "completions are shown")
+    wait_until(offered, "completions are shown", KERNEL / 1000)
     expect(completer).to_contain_text("an_unusual_name")
     expect(completer).to_contain_text("an_unusual_number")
     picture(notebook.page, "completion")
