@@ -213,10 +213,15 @@ class Page:
         self.kernel_id = kernel_id
         self.session = uuid.uuid4().hex
         self.text = ""
-        self.ended = False
         self.repeated = 0
         self._seen: set[str] = set()
+        #: What ends a cell, of that which has not come; the two come by different ways, so in either order.
+        self._awaited = {"reply", "idle"}
         self._socket: WebSocketClientConnection | None = None
+
+    @property
+    def ended(self) -> bool:
+        return not self._awaited
 
     async def open(self, url: str, token: str) -> None:
         self.close()
@@ -258,7 +263,13 @@ class Page:
             if message["msg_type"] == "stream":
                 self.text += message["content"]["text"]
             elif message["msg_type"] == "execute_reply":
-                self.ended = True
+                self._awaited.discard("reply")
+            elif message["content"].get("execution_state") == "idle" and self._is_of_a_cell(message):
+                self._awaited.discard("idle")
+
+    @staticmethod
+    def _is_of_a_cell(message: dict[str, Any]) -> bool:
+        return bool(message["parent_header"].get("msg_type") == "execute_request")
 
     def close(self) -> None:
         if self._socket is not None:

@@ -120,7 +120,8 @@ def test_nothing_of_the_build_is_left(image: Image) -> None:
     assert [path for path in files if path.endswith(("pip.conf", ".pem.key", ".git/config"))] == []
     assert [path for path in files if path.startswith("opt/") and "/site-packages/pip/" in path] == []
     for value in packages.pip_settings(os.environ, packages.PIP_FILES).values():
-        assert value not in image.text
+        # A number of seconds is in some digest by chance.
+        assert value.isdecimal() or value not in image.text
 
 
 def test_no_start_compiles_a_module_anew(image: Image) -> None:
