@@ -1,8 +1,9 @@
 """When the kernel has to stop and wait for its clients (docs/protocol.md 1.4).
 
-It stops above a bound and goes on below half of it. An interrupt lets it go for some bytes more, whatever
-waits: a stopped process cannot follow a signal, and an endless flood is what gets interrupted most. Bytes and
-not seconds, because nobody knows when a busy machine lets the kernel see what it was asked.
+It stops above a bound and goes on below half of it. An interrupt or a shutdown lets it go for some bytes
+more, whatever waits: a stopped process cannot follow a signal or a request, and an endless flood is what gets
+interrupted most. Bytes and not seconds, because nobody knows when a busy machine lets the kernel see what it
+was asked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Brake:
 
     def __init__(self) -> None:
         self.on = False
-        #: Bytes that may wait whatever the bounds say, from an interrupt to the next stop.
+        #: Bytes that may wait whatever the bounds say, from `release` to the next stop.
         self._grace = 0
 
     def update(self, backlog: int, window: int, unsent: int) -> bool:
@@ -32,6 +33,6 @@ class Brake:
         return self.on is not was_on
 
     def release(self, backlog: int, unsent: int) -> None:
-        """Let go for what an interrupt needs."""
+        """Let go for what an interrupt or a shutdown needs."""
         self.on = False
         self._grace = backlog + unsent + GRACE_BYTES
