@@ -117,14 +117,15 @@ def parts() -> list[Part]:
         Part(
             "coredns",
             (
-                (*_INSTALL, f"-ldflags={_SMALL}", "github.com/coredns/coredns@v1.14.2"),
+                (*_GO, f"-ldflags={_SMALL}", "."),
                 (
                     *("{here}/oci_image", "localhost/coredns:1", "{out}/coredns.tar", "{out}/coredns"),
                     *("--entrypoint", '["/coredns"]'),
                 ),
             ),
-            environment=static,
-            files=("oci_image",),
+            "coredns",
+            static,
+            ("oci_image", "modules/coredns/main.go"),
         ),
         Part(
             "containerd",
@@ -201,10 +202,7 @@ def check_go() -> None:
 
 def build() -> dict[str, Path]:
     """Name -> folder of each part, built where it is missing. Raises `SetupError`."""
-    built = {}
-    for part in parts():
-        built[part.name] = _build(part)
-    return built
+    return {part.name: _build(part) for part in parts()}
 
 
 def build_one(name: str) -> Path:
@@ -245,8 +243,10 @@ def keep(name: str, key: str, title: str, make: Callable[[Path], bool]) -> Path:
 
 
 def _make(part: Part, out: Path) -> bool:
-    # The machine's own flags and workspaces would build something else.
-    environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "GOBIN": str(out), **part.environment}
+    # The machine's own flags and workspaces would build something else. And compilers that collect their
+    # garbage less often, as nobody needs the memory meanwhile, take a quarter less time.
+    go = {"GOFLAGS": "", "GOWORK": "off", "GOBIN": str(out), "GOGC": "400"}
+    environment = {**os.environ, **go, **part.environment}
     for command in part.commands:
         words = [word.replace("{out}", str(out)).replace("{here}", str(_HERE)) for word in command]
         place = out if part.module is None else _MODULES / part.module
