@@ -7,6 +7,7 @@ made by `make lock`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -82,6 +83,7 @@ def make(environment: Environment) -> bool:
         return True
 
 
+@functools.cache
 def uv() -> str:
     """uv, in the version that its lock names."""
     make(_UV)

@@ -12,12 +12,6 @@ from pathlib import Path
 #: Where pip keeps the settings of a machine and of an account, the former first.
 PIP_FILES = (Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf")
 
-#: What pip needs to know of a site wherever it runs.
-_EVERYWHERE = (
-    *("index-url", "extra-index-url", "trusted-host", "proxy", "cert"),
-    *("default-timeout", "timeout", "retries"),
-)
-
 #: pip's setting -> uv's variables (its reference, "Environment variables"), and what separates values there.
 _OF_UV = {
     "index-url": (("UV_DEFAULT_INDEX",), " "),
@@ -31,6 +25,9 @@ _OF_UV = {
     "timeout": (("UV_HTTP_TIMEOUT",), " "),
     "retries": (("UV_HTTP_RETRIES",), " "),
 }
+
+#: What pip needs to know of a site wherever it runs: all but what names places of this machine.
+_EVERYWHERE = tuple(name for name in _OF_UV if name not in ("find-links", "no-index"))
 
 
 def pip_settings(
