@@ -14,7 +14,7 @@ import pytest
 
 from gateway.backends.kubernetes import podspec
 from tests.cluster.deployed import Deployed
-from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl
+from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl, until
 from tests.conformance.backend.visit import found_inside
 from tools.cluster import Cluster
 
@@ -75,7 +75,7 @@ def control(namespace: Namespace) -> Pod:
 
 
 @pytest.fixture(scope="module")
-def targets(there: Deployed, namespace: Namespace) -> Iterator[dict[str, Target]]:
+def targets(there: Deployed, namespace: Namespace, control: Pod) -> Iterator[dict[str, Target]]:
     """Name -> how and where: somebody listens at each."""
     (ordinary,) = namespace.pods(ordinary={"labels": {"app": "ordinary"}})
     service = {
@@ -85,11 +85,14 @@ def targets(there: Deployed, namespace: Namespace) -> Iterator[dict[str, Target]
         "spec": {"selector": {"app": "ordinary"}, "ports": [{"port": PORT}]},
     }
     kubectl("create", "--namespace", namespace.name, "--filename=-", stdin=service)
+    at = _service(namespace.name, "ordinary")
+    # It is refused until the node's rules lead to it.
+    until(lambda: control.reaches(at), "The new service is not reached.")
     found: dict[str, Target] = {
         "the API server": ("tcp", _service("default", "kubernetes"), 443),
         "DNS by TCP": ("tcp", _service("kube-system", "kube-dns"), 53),
         "DNS by UDP": ("udp", _service("kube-system", "kube-dns"), 53),
-        "a service": ("tcp", _service(namespace.name, "ordinary"), PORT),
+        "a service": ("tcp", at, PORT),
         "the node": ("tcp", _node(), 10250),
     }
     for address in ordinary.addresses:
