@@ -63,12 +63,13 @@ async def test_one_receive_returns_a_mebibyte_at_most_and_the_next_the_rest() ->
         assert len(arrivals.next()) == size
 
 
-async def test_what_is_not_for_the_receiver_does_not_stop_the_server_while_one_waits() -> None:
+@pytest.mark.parametrize("message", [bytes([STDERR]) + bytes(1000), b"\x02", b"\x09", b"\x01", b""])
+async def test_what_is_not_for_the_receiver_does_not_stop_the_server_while_one_waits(message: bytes) -> None:
     arrivals = Arrivals()
     async with running(arrivals.wait()) as waiting:
         turns = 0
-        for _ in range(5_000):
-            if (pause := arrivals.take(bytes([STDERR]) + bytes(1000))) is not None:
+        for _ in range(20_000):
+            if (pause := arrivals.take(message)) is not None:
                 await pause
                 turns += 1
         # And the other tasks had their turns.
