@@ -24,6 +24,12 @@ OLDEST_PYTHON = (3, 11)
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
+def cache() -> Path:
+    """The folder of what takes long to make and outlives a clone, below the account's cache."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "jupyter-sandbox-gateway"
+
+
 class SetupError(Exception):
     """This machine cannot go on by itself. The message says why, and what to do, in a sentence."""
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import machine
 from ..machine import SetupError
 
 _HERE = Path(__file__).parent
@@ -180,9 +181,8 @@ def parts() -> list[Part]:
 
 
 def cache() -> Path:
-    """The folder that holds every part, below the account's cache."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "jupyter-sandbox-gateway" / "cluster"
+    """The folder that holds every part."""
+    return machine.cache() / "cluster"
 
 
 def check_go() -> None:

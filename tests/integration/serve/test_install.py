@@ -1,11 +1,13 @@
-"""`pip install .` beside ipykernel, in an environment below a home that others may be unable to enter.
+"""The project installed beside ipykernel, in an environment below a home that others may be unable to enter.
 
 That is how a person has it who never saw this repository: the kernelspec `python3` is that environment's.
+uv installs it, by the same metadata as pip and in a tenth of its time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 
 from tests.support.cells import run_cell
 from tests.support.gateways import ROOT, GatewayProgram, bare_environment, call
+from tools import environments, packages
 
 TOKEN = "installed-token"  # noqa: S105  # of a gateway that lives for one test
 
@@ -53,9 +56,11 @@ def installed(home_folder: Path) -> Iterator[GatewayProgram]:
     """A gateway in a fresh environment that holds this project and ipykernel, as its command starts it."""
     python = interpreter_below(home_folder)
     environment = home_folder / "environment"
-    subprocess.run([python, "-m", "venv", environment], check=True)
-    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, sources_in(home_folder), "ipykernel"], check=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", environment], check=True)
+    # Compiled, as pip does: nothing can be where the kernel runs, and it is to start in time.
+    install = [environments.uv(), "pip", "install", "--quiet", "--compile-bytecode"]
+    install += ["--python", environment / "bin" / "python", sources_in(home_folder), "ipykernel"]
+    subprocess.run(install, check=True, env=packages.for_uv(os.environ))
     port_and_token = ["--ip=127.0.0.1", "--port=0", f"--token={TOKEN}"]
     command = [str(environment / "bin" / "jupyter"), "gateway", *port_and_token]
     program = GatewayProgram(command, bare_environment(home_folder), home_folder)

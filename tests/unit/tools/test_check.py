@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import secrets
 import subprocess
 import sys
@@ -101,13 +103,17 @@ def files(path: Path) -> list[Path]:
 
 def test_every_file_of_tests_is_one_commands_and_its_account_is_judged(tmp_path: Path) -> None:
     commands = check.tests([], tmp_path)
-    run = [file for words in commands.values() for path in words[5:] for file in files(ROOT / path)]
-    assert sorted(run) == sorted((ROOT / "tests").rglob("test_*.py"))
+    asked = [path for words in commands.values() for path in words[5:]]
+    run = [file for path in asked for file in files(ROOT / path)]
+    assert len(set(run)) == len(run)
+    left_to = check.AS_ORDINARY_USER if os.geteuid() == 0 else ()
+    others = {file for path in left_to for file in files(ROOT / path)}
+    assert {*run} | others == {*(ROOT / "tests").rglob("test_*.py")}
     assert set(commands) <= set(check.commands([], tmp_path))
     accounts = [word for words in commands.values() for word in words if word.startswith("--account=")]
     assert len(set(accounts)) == len(commands)
     assert all(Path(account.removeprefix("--account=")).parent == tmp_path for account in accounts)
-    assert check.judge([], tmp_path)[-2:] == (str(tmp_path), "tests")
+    assert check.judge([], tmp_path)[-len(asked) - 1 :] == (str(tmp_path), *asked)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +124,15 @@ def test_a_cluster_is_made_for_the_tests_that_ask_for_one(paths: list[str], need
 
 
 @pytest.mark.parametrize("path", check.AS_ORDINARY_USER)
-def test_what_runs_again_as_an_ordinary_user_exists(path: str) -> None:
+def test_what_runs_as_an_ordinary_user_exists(path: str) -> None:
     assert check.has_tests(path)
+
+
+def test_root_leaves_out_only_what_an_ordinary_user_runs_and_never_what_needs_root() -> None:
+    assert {*check.AS_ROOT} <= {*check.AS_ORDINARY_USER}
+    ran = {file for members in check.AS_ROOT.values() for path in members for file in files(ROOT / path)}
+    for file in {file for folder in check.AS_ROOT for file in files(ROOT / folder)} - ran:
+        assert not re.search(r"requires\(\"(root|cgroup)", file.read_text()), file
 
 
 def test_what_stops_a_part_of_the_cluster_runs_alone() -> None:
