@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +33,9 @@ AS_ORDINARY_USER = (
     "tests/e2e",
 )
 
+#: The row that runs them.
+ORDINARY = "as an ordinary user"
+
 #: All of that runs as root too, but for these folders, of which only some does. The clients see of a gateway
 #: what it answers, whoever runs it; what is left to root has a test that needs root's control groups.
 AS_ROOT = {"tests/e2e": ["tests/e2e/test_notebooks.py"]}
@@ -43,13 +46,14 @@ LANES = 2
 #: Of which each folder has a command of its own, and the files beside them have one.
 _DIVIDED = ROOT / "tests" / "cluster"
 
-#: What runs after all else, by itself: it stops parts of the cluster, and fills its node.
-ALONE = ("tests/cluster/disruptive",)
+#: What stops parts of the cluster and fills its node: it comes when all else that runs pods has ended.
+DISRUPTIVE = "tests/cluster/disruptive"
 
-#: What begins first, in this order: what takes longest, and beside what computes what waits for pods.
+#: What begins first, in this order. What runs pods waits for them half of the time, so that two of it go well
+#: side by side; what is disruptive then has beside it what computes and starts the least.
 _FIRST = (
-    *("tests/cluster/clients", "tests/e2e", "tests/cluster", "tests/integration"),
-    *("tests/cluster/backend", "tests/unit"),
+    *(DISRUPTIVE, "tests/cluster", "tests/cluster/clients", "tests/cluster/backend", "tests/cluster/escape"),
+    *("tests/unit", ORDINARY, "tests/integration"),
 )
 
 #: How a test says that it needs a cluster.
@@ -128,15 +132,21 @@ def commands(paths: Sequence[str], accounts: Path) -> dict[str, Command]:
     found = tests(paths, accounts)
     if paths:
         return found
-    ordinary = {"as an ordinary user": (sys.executable, "-m", "tools.scratch_account", *AS_ORDINARY_USER)}
+    if os.geteuid() == 0:
+        found[ORDINARY] = (sys.executable, "-m", "tools.scratch_account", *AS_ORDINARY_USER)
     return {
-        **(ordinary if os.geteuid() == 0 else {}),
         "format": (str(_TOOLS / "ruff"), "format", "--check", "."),
         "lint": (str(_TOOLS / "ruff"), "check", "."),
         "types": (str(_TOOLS / "mypy"), f"--cache-dir={machine.cache() / 'mypy'}"),
-        **{name: found.pop(name) for name in _FIRST},
+        **{name: found.pop(name) for name in _FIRST if name in found},
         **found,
     }
+
+
+def behind(names: Iterable[str]) -> dict[str, list[str]]:
+    """Which of these commands begin only when others have ended, and which others."""
+    pods = str(_DIVIDED.relative_to(ROOT))
+    return {DISRUPTIVE: [name for name in names if name.startswith(pods) and name != DISRUPTIVE]}
 
 
 def main() -> None:
@@ -156,10 +166,7 @@ def main() -> None:
         except SetupError as error:
             sys.exit(str(error))
         rows = [Row("set up", True, time.monotonic() - began)]
-        # What runs pods has the machine to itself: the cluster is on it, too.
-        alone = {name: wanted.pop(name) for name in ALONE if name in wanted}
-        rows += lanes.run(wanted, 1 if paths else min(LANES, os.cpu_count() or 1))
-        rows += lanes.run(alone, 1)
+        rows += lanes.run(wanted, 1 if paths else min(LANES, os.cpu_count() or 1), behind(wanted))
         rows += lanes.run({"what was not run": judge(paths, Path(accounts))}, 1)
     print()
     for row in rows:

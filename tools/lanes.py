@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import IO
 
 from .machine import ROOT
@@ -42,18 +43,23 @@ class _Running:
         return Row(self.name, self.process.returncode == 0, time.monotonic() - self.began)
 
 
-def run(commands: Mapping[str, Sequence[str]], lanes: int) -> Iterator[Row]:
+def run(
+    commands: Mapping[str, Sequence[str]],
+    lanes: int,
+    behind: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Iterator[Row]:
     """Run every command in the project's folder, `lanes` at a time and in order, also after one that failed.
 
-    With one lane what they print is shown at once. Whoever stops before the end has those ended that run.
+    One that `behind` names begins when all those have ended that it names there. With one lane what they
+    print is shown at once. Whoever stops before the end has those ended that run.
     """
     waiting = list(commands.items())
     running: list[_Running] = []
     with contextlib.ExitStack() as stack:
         stack.callback(_end, running)
         while waiting or running:
-            while waiting and len(running) < lanes:
-                name, words = waiting.pop(0)
+            while len(running) < lanes and (ready := _ready(waiting, running, behind)) is not None:
+                name, words = waiting.pop(ready)
                 print(f"--- {name}{'' if lanes == 1 else ' begins'}", flush=True)
                 output = None if lanes == 1 else stack.enter_context(tempfile.TemporaryFile())
                 process = subprocess.Popen(
@@ -70,6 +76,19 @@ def run(commands: Mapping[str, Sequence[str]], lanes: int) -> Iterator[Row]:
             for each in [each for each in running if each.process.poll() is not None]:
                 running.remove(each)
                 yield each.row()
+
+
+def _ready(
+    waiting: Sequence[tuple[str, Sequence[str]]],
+    running: Sequence[_Running],
+    behind: Mapping[str, Collection[str]],
+) -> int | None:
+    """Which of those that wait may begin, the first of them."""
+    unfinished = {name for name, _ in waiting} | {each.name for each in running}
+    for number, (name, _) in enumerate(waiting):
+        if unfinished.isdisjoint(behind.get(name, ())):
+            return number
+    return None
 
 
 def _end(running: Sequence[_Running]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import check
+from tools import check, lanes
 from tools.machine import ROOT
 
 
@@ -135,9 +135,26 @@ def test_root_leaves_out_only_what_an_ordinary_user_runs_and_never_what_needs_ro
         assert not re.search(r"requires\(\"(root|cgroup)", file.read_text()), file
 
 
-def test_what_stops_a_part_of_the_cluster_runs_alone() -> None:
+def test_what_stops_a_part_of_the_cluster_has_no_other_pods_beside_it(tmp_path: Path) -> None:
     words = (".stop(", "stopped(")
     every = (ROOT / "tests/cluster").rglob("*.py")
     stopping = [file for file in every if any(word in file.read_text() for word in words)]
     assert len(stopping) > 1
-    assert {str(file.parent.relative_to(ROOT)) for file in stopping} == set(check.ALONE)
+    assert {str(file.parent.relative_to(ROOT)) for file in stopping} == {check.DISRUPTIVE}
+    commands = check.commands([], tmp_path)
+    pods = {name for name, words in commands.items() if any("tests/cluster" in word for word in words)}
+    assert {*check.behind(commands)[check.DISRUPTIVE], check.DISRUPTIVE} == pods
+
+
+def test_a_command_begins_when_those_it_is_behind_have_ended_and_holds_up_no_other(tmp_path: Path) -> None:
+    folder = f"import pathlib, sys, time\nfolder = pathlib.Path({str(tmp_path)!r})\n"
+    commands = {
+        "last": python(f"{folder}sys.exit(not (folder / 'ended').exists())"),
+        "slow": python(
+            f"{folder}while not (folder / 'begun').exists(): time.sleep(0.01)\n"
+            "time.sleep(0.3)\n(folder / 'ended').touch()"
+        ),
+        "quick": python(f"{folder}(folder / 'begun').touch()"),
+    }
+    rows = [*lanes.run(commands, 2, {"last": ["slow", "quick"]})]
+    assert [(row.name, row.well) for row in rows] == [("quick", True), ("slow", True), ("last", True)]
