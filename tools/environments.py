@@ -108,10 +108,11 @@ def _install(environment: Environment, *what: str) -> None:
 
 
 def _digests(environment: Environment) -> tuple[str, str]:
-    """What it is made from: lock, interpreter and place; and the metadata of the project in it."""
-    lock = [environment.lock.read_bytes(), _identity(environment.python), str(environment.folder).encode()]
+    """What it is made from: lock, interpreter, place, and how; and the metadata of the project in it."""
+    parts = [environment.lock.read_bytes(), _identity(environment.python), str(environment.folder).encode()]
+    parts.append(b"compiled" if environment.has_kernels else b"")
     project = (ROOT / "setup.cfg").read_bytes() if environment.with_project else b""
-    return hashlib.sha256(b"\0".join(lock)).hexdigest(), hashlib.sha256(project).hexdigest()
+    return hashlib.sha256(b"\0".join(parts)).hexdigest(), hashlib.sha256(project).hexdigest()
 
 
 def _identity(python: str) -> bytes:

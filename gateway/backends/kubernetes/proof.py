@@ -15,6 +15,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from ..base import IsolationError
 from . import names, podspec, reasons
@@ -83,7 +84,8 @@ class Controls:
         self._age = age
         self._shown: dict[str, float] = {}
         self._running: dict[str, _Control] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # Each lives for as long as somebody holds it or waits.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def told(self, pod: Object) -> None:
         """A control's pod is now like this."""
@@ -96,7 +98,8 @@ class Controls:
         """Return once a control like this pod has reached the canary. Raises `IsolationError`."""
         key = json.dumps([dataclasses.asdict(asked), canary], default=str, sort_keys=True)
         clock = asyncio.get_running_loop().time
-        async with self._locks.setdefault(key, asyncio.Lock()):
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
             if clock() - self._shown.get(key, -self._age) < self._age:
                 return
             began = clock()

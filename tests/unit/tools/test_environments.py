@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_an_environment_is_made_once_and_anew_when_its_lock_changes(wanted: Envi
     wanted.lock.write_text("# changed\n")
     assert environments.make(wanted)
     assert not (wanted.folder / "left").exists()
+
+
+def test_one_that_gets_kernels_is_made_again_and_compiled(wanted: Environment) -> None:
+    assert environments.make(dataclasses.replace(wanted, has_kernels=False))
+    assert environments.make(wanted)
+    assert not environments.make(wanted)
 
 
 def test_one_that_could_not_be_made_whole_is_made_again(wanted: Environment) -> None:
