@@ -57,7 +57,7 @@ def installed(home_folder: Path) -> Iterator[GatewayProgram]:
     python = interpreter_below(home_folder)
     environment = home_folder / "environment"
     subprocess.run([python, "-m", "venv", "--without-pip", environment], check=True)
-    # Compiled, as pip does: nothing can be where the kernel runs, and it is to start in time.
+    # Compiled, as pip does it: a sandbox cannot write there, and its kernel is to start in time.
     install = [environments.uv(), "pip", "install", "--quiet", "--compile-bytecode"]
     install += ["--python", environment / "bin" / "python", sources_in(home_folder), "ipykernel"]
     subprocess.run(install, check=True, env=packages.for_uv(os.environ))

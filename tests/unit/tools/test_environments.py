@@ -31,7 +31,7 @@ def test_an_environment_is_made_once_and_anew_when_its_lock_changes(wanted: Envi
     assert not (wanted.folder / "left").exists()
 
 
-def test_one_that_gets_kernels_is_made_again_and_compiled(wanted: Environment) -> None:
+def test_one_that_is_to_have_kernels_is_made_again(wanted: Environment) -> None:
     assert environments.make(dataclasses.replace(wanted, has_kernels=False))
     assert environments.make(wanted)
     assert not environments.make(wanted)
