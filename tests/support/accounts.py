@@ -11,14 +11,16 @@ tests/platforms.toml lists each case that some platform cannot run::
 `make test` runs each folder in a process of its own, and a stand-in may lie in another folder than the case.
 So each process writes its account to a file, and at the end all of them are judged as one::
 
-    python -m tests.support.accounts LIST FOLDER PATH...
+    python -m tests.support.accounts [--left=PATH]... LIST FOLDER PATH...
 
-FOLDER holds the accounts, the PATHs are what was asked for. The list is printed with what became of each
-case, and with `CI=true` the exit status is 1 where there is a fault.
+FOLDER holds the accounts, the PATHs are what was asked for, but for what is left to a run that is judged by
+itself. The list is printed with what became of each case, and with `CI=true` the exit status is 1 where there
+is a fault.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -82,11 +84,15 @@ def read_list(path: Path) -> list[Case]:
 class Account:
     """What was asked for, collected and run, and what the list says about the rest."""
 
-    def __init__(self, cases: Sequence[Case], root: Path, asked: Sequence[str]) -> None:
-        """`asked` names the files, folders and tests of this run, as ids below `root`."""
+    def __init__(
+        self, cases: Sequence[Case], root: Path, asked: Sequence[str], left: Sequence[str] = ()
+    ) -> None:
+        """`asked` names the files, folders and tests of this run, as ids below `root`, and `left` those of
+        them that another run has."""
         self.cases = cases
         self.root = root
         self.asked = asked
+        self.left = left
         self.lacking: dict[str, list[str]] = {}  # test id -> conditions that do not hold here
         self.required: dict[str, set[str]] = {}  # test without parameters -> all conditions it names
         self.ran: set[str] = set()
@@ -185,13 +191,19 @@ class Account:
         return any(lies_in(without_parameters(nodeid), case.test) for nodeid in {*self.ran, *self.not_run})
 
     def _is_asked(self, test: str) -> bool:
-        return any(lies_in(test, place) for place in self.asked)
+        left = any(lies_in(test, place) for place in self.left)
+        return not left and any(lies_in(test, place) for place in self.asked)
 
 
 def main() -> None:
-    listed, folder, *asked = sys.argv[1:]
-    account = Account(read_list(Path(listed)), ROOT, asked)
-    for file in sorted(Path(folder).glob("*.json")):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--left", action="append", default=[])
+    parser.add_argument("list", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("asked", nargs="+")
+    words = parser.parse_args()
+    account = Account(read_list(words.list), ROOT, words.asked, words.left)
+    for file in sorted(words.folder.glob("*.json")):
         account.add(file)
     for title, lines in account.sections(is_strict()):
         print(f"== {title}", *lines, sep="\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import conditions
-from tests.support.accounts import read_list
+from tests.support.accounts import Account, Case, read_list
 
 pytest_plugins = ["pytester"]
 
@@ -276,3 +276,15 @@ accounts.main()
         assert fault in ended.stdout
         assert ("not accounted for" in ended.stdout) is bool(fault)
         assert ended.returncode == (1 if fault and ci == "true" else 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "missed"), [([], ["a/test_it.py", "a/test_gone.py"]), (["a/test_it.py"], ["a/test_gone.py"])]
+)
+def test_what_is_left_to_another_run_is_its_to_account_for_and_nothing_else(
+    tmp_path: Path, left: list[str], missed: list[str]
+) -> None:
+    (tmp_path / "test_b.py").touch()
+    cases = [Case(f"a/test_{name}.py", "root", "why", "test_b.py") for name in ("it", "gone")]
+    faults = Account(cases, tmp_path, ["a"], left).faults()
+    assert faults == [f"{test} is on the list and does not exist" for test in missed]

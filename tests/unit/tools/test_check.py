@@ -103,17 +103,14 @@ def files(path: Path) -> list[Path]:
 
 def test_every_file_of_tests_is_one_commands_and_its_account_is_judged(tmp_path: Path) -> None:
     commands = check.tests([], tmp_path)
-    asked = [path for words in commands.values() for path in words[5:]]
-    run = [file for path in asked for file in files(ROOT / path)]
-    assert len(set(run)) == len(run)
-    left_to = check.AS_ORDINARY_USER if os.geteuid() == 0 else ()
-    others = {file for path in left_to for file in files(ROOT / path)}
-    assert {*run} | others == {*(ROOT / "tests").rglob("test_*.py")}
+    run = [file for words in commands.values() for path in words[5:] for file in files(ROOT / path)]
+    left = [ROOT / file for file in check.left_to_ordinary_user()]
+    assert sorted(run + left) == sorted((ROOT / "tests").rglob("test_*.py"))
     assert set(commands) <= set(check.commands([], tmp_path))
     accounts = [word for words in commands.values() for word in words if word.startswith("--account=")]
     assert len(set(accounts)) == len(commands)
     assert all(Path(account.removeprefix("--account=")).parent == tmp_path for account in accounts)
-    assert check.judge([], tmp_path)[-len(asked) - 1 :] == (str(tmp_path), *asked)
+    assert check.judge([], tmp_path)[-2:] == (str(tmp_path), "tests")
 
 
 @pytest.mark.parametrize(
@@ -128,11 +125,22 @@ def test_what_runs_as_an_ordinary_user_exists(path: str) -> None:
     assert check.has_tests(path)
 
 
-def test_root_leaves_out_only_what_an_ordinary_user_runs_and_never_what_needs_root() -> None:
+def test_root_leaves_out_only_what_an_ordinary_user_runs_and_never_what_needs_root(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert {*check.AS_ROOT} <= {*check.AS_ORDINARY_USER}
-    ran = {file for members in check.AS_ROOT.values() for path in members for file in files(ROOT / path)}
-    for file in {file for folder in check.AS_ROOT for file in files(ROOT / folder)} - ran:
-        assert not re.search(r"requires\(\"(root|cgroup)", file.read_text()), file
+    left = check.left_to_ordinary_user()
+    assert left
+    for file in left:
+        assert not re.search(r"requires\(\"(root|cgroup)", (ROOT / file).read_text()), file
+    assert {f"--left={file}" for file in left} <= {*check.judge([], tmp_path)}
+    assert not [word for word in check.judge(["tests/e2e"], tmp_path) if word.startswith("--left")]
+
+
+def test_what_begins_first_exists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert {*check._FIRST} <= {*check.commands([], tmp_path)}
 
 
 def test_what_stops_a_part_of_the_cluster_has_no_other_pods_beside_it(tmp_path: Path) -> None:
