@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import environments, machine
+from . import environments, machine, packages
 from .machine import ROOT, SetupError
 
 #: The teaching environment, with its kernelspec in share/jupyter.
@@ -43,7 +43,8 @@ def make_kernel() -> None:
     if not KERNEL.exists():
         print(f"Making {KERNEL.relative_to(ROOT)} from kernelspecs/python3/requirements.txt ...", flush=True)
     KERNEL.parent.mkdir(exist_ok=True)
-    if subprocess.run([ROOT / "kernelspecs" / "build", KERNEL, sys.executable]).returncode != 0:
+    told = {**packages.for_uv(os.environ), "UV": environments.uv()}
+    if subprocess.run([ROOT / "kernelspecs" / "build", KERNEL, sys.executable], env=told).returncode != 0:
         raise SetupError("The teaching environment could not be built; the reason is above.")
 
 
