@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway.backends.kubernetes import KubernetesBackend
 from tests.cluster.installation import Installation
 from tests.cluster.kubectl import PATIENCE_S, kubectl
+from tests.support.executors import SharingBackend
 from tools import images
 from tools.cluster import Cluster
 
@@ -40,9 +40,9 @@ class Deployed:
         }
 
     @asynccontextmanager
-    async def backend(self, instance: str) -> AsyncIterator[KubernetesBackend]:
+    async def backend(self, instance: str) -> AsyncIterator[SharingBackend]:
         """One that has started, and whose pods have this instance."""
-        made = KubernetesBackend(instance=instance, **self.traits)
+        made = SharingBackend(instance=instance, **self.traits)
         await made.start()
         try:
             yield made

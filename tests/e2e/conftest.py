@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,18 +49,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory, gateway: Gateway) -> Iterator[
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[BrowserContext]:
-    """Headless Chromium, one cache for a module.
+    """Headless Chromium, one cache for a module: on the disk, where it keeps compiled scripts too.
 
     A module, not the session: Playwright's loop counts as the thread's running one while it lives, and
     the tests of other modules run loops of their own.
     """
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable(), args=ARGUMENTS)
-        context = chromium.new_context(viewport={"width": 1280, "height": 960})
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            folder,
+            executable_path=executable(),
+            args=ARGUMENTS,
+            viewport={"width": 1280, "height": 960},
+        )
         context.set_default_timeout(30_000)
         yield context
         context.close()
-        chromium.close()
 
 
 @pytest.fixture

@@ -82,7 +82,8 @@ class Controls:
         self._settings = settings
         self._pods = pods
         self._age = age
-        self._shown: dict[str, float] = {}
+        #: What has been shown of which pod and canary, and when, by the loop's clock.
+        self.shown: dict[str, float] = {}
         self._running: dict[str, _Control] = {}
         # Each lives for as long as somebody holds it or waits.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -100,9 +101,11 @@ class Controls:
         clock = asyncio.get_running_loop().time
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            if clock() - self._shown.get(key, -self._age) < self._age:
-                return
             began = clock()
+            for each in [each for each, at in self.shown.items() if began - at >= self._age]:
+                del self.shown[each]
+            if key in self.shown:
+                return
             if not await self.reaches(asked, canary):
                 raise IsolationError(
                     f"The control could not reach the canary at {canary}, so that it says "
@@ -110,8 +113,7 @@ class Controls:
                     "way: a policy of the canary's namespace that does not let it in, one that selects "
                     "the control, or the network itself."
                 )
-            self._shown = {each: at for each, at in self._shown.items() if clock() - at < self._age}
-            self._shown[key] = began
+            self.shown[key] = began
 
     async def reaches(self, asked: Asked, canary: Canary) -> bool:
         """Whether a control like this pod reaches every address. Raises `IsolationError` where none runs."""

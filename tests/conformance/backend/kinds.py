@@ -57,14 +57,14 @@ EXECUTORS = "TESTS_EXECUTORS"
 
 def _kubernetes(folder: Path, **traits: Any) -> Backend:
     # Here, so that nobody else needs what it needs.
-    from gateway.backends.kubernetes import KubernetesBackend
+    from tests.support.executors import SharingBackend
 
     given = {
         "instance": hashlib.sha256(str(folder).encode()).hexdigest()[:16],
         **json.loads(os.environ[EXECUTORS]),
         **traits,
     }
-    return KubernetesBackend(log=LOG, **given)
+    return SharingBackend(log=LOG, **given)
 
 
 KINDS = [
