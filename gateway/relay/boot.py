@@ -26,7 +26,9 @@ _STDERR = 2
 #: Seconds that the start command may take to arrive. It was sent while the interpreter started, if at all.
 PATIENCE = 0.02
 USAGE = """usage: relay pipe RUN_DIR           serve the link on stdin and stdout, and end with it
-       relay serve RUN_DIR SECONDS  serve links that come by `connect`; end after SECONDS without one
+       relay serve RUN_DIR SECONDS BYTES
+                                    serve links that come by `connect`; end after SECONDS without one,
+                                    and let no file become larger than BYTES
        relay connect RUN_DIR        be such a link, on stdin and stdout
        relay install FOLDER         copy the relay into this folder
        relay canary PORT            say on this port that a canary is here
@@ -131,8 +133,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["pipe", run_dir]:
             pipe(run_dir)
-        case ["serve", run_dir, patience] if patience.isdecimal():
-            serve(run_dir, int(patience))
+        case ["serve", run_dir, patience, file_size] if patience.isdecimal() and file_size.isdecimal():
+            serve(run_dir, int(patience), int(file_size))
         case ["connect", run_dir]:
             from .connect import connect
 
@@ -153,12 +155,12 @@ def main(arguments: list[str]) -> None:
             sys.exit(USAGE)
 
 
-def serve(run_dir: str, patience: int) -> None:
+def serve(run_dir: str, patience: int, file_size: int) -> None:
     """Be the relay of a sandbox that outlives its gateway: links come by `connect`, one after the other."""
     from .confine import NotConfinedError, confine
 
     try:
-        confine()
+        confine(file_size)
         launching.make_run_dir(run_dir)
     except (NotConfinedError, LaunchError) as error:
         sys.exit(f"relay: {error}")

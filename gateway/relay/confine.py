@@ -45,13 +45,16 @@ class NotConfinedError(Exception):
     """It could not be done; the message is a sentence."""
 
 
-def confine() -> None:
-    """Lower the limits and load the filter. Raises `NotConfinedError`; then nothing may be served."""
+def confine(file_size: int) -> None:
+    """Lower the limits and load the filter. Raises `NotConfinedError`; then nothing may be served.
+
+    `file_size` are the bytes of the largest file that a process may write.
+    """
     try:
         program = build_filter(os.uname().machine, deny_unaccounted_memory=False)
     except UnsupportedArchitectureError as error:
         raise NotConfinedError(str(error)) from None
-    for kind, value in _LIMITS.items():
+    for kind, value in {**_LIMITS, resource.RLIMIT_FSIZE: file_size}.items():
         _lower(kind, value)
     if _has_users_of_its_own():
         _lower(resource.RLIMIT_NPROC, PROCESSES)

@@ -38,6 +38,8 @@ CHANGED: Object = {
     "spec.securityContext.runAsGroup": 1001,
     "spec.securityContext.runAsNonRoot": False,
     "spec.securityContext.seccompProfile.type": "Unconfined",
+    "spec.securityContext.sysctls[].name": "net.ipv4.ping_group_range",
+    "spec.securityContext.sysctls[].value": "0",
     "spec.automountServiceAccountToken": True,
     "spec.enableServiceLinks": True,
     "spec.hostNetwork": True,
@@ -89,7 +91,7 @@ _NAMED = {
 
 def named(path: str) -> str:
     """What a refusal of a change at this path has to have in it."""
-    for part in (".capabilities", ".seccompProfile"):
+    for part in (".capabilities", ".seccompProfile", ".sysctls"):
         path = path.split(part)[0] + part if part in path else path
     return _NAMED.get(path, path.replace("[]", "[0]"))
 
@@ -120,6 +122,9 @@ def _without_conflicts(pod: Object, path: str) -> Object:
     """Without what the API server itself does not allow beside such a value."""
     if path in {"spec.hostNetwork", "spec.hostPID", "spec.hostIPC"}:
         del pod["spec"]["hostUsers"]
+    if path == "spec.hostNetwork":
+        # So there is more than that to refuse; what a refusal names shows that it is among it.
+        del pod["spec"]["securityContext"]["sysctls"]
     if path.endswith(".privileged"):
         (container,) = pod["spec"][path.split("[")[0].removeprefix("spec.")]
         container["securityContext"]["allowPrivilegeEscalation"] = True

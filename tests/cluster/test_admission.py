@@ -348,7 +348,7 @@ def test_a_pod_without_an_end_is_refused(api: Api, unguarded: Installation) -> N
 @pytest.mark.parametrize(
     "words",
     [
-        ["serve", "/tmp/.relay", "600"],  # noqa: S108
+        ["serve", "/tmp/.relay", "600", "1048576"],  # noqa: S108
         ["probe", "10.0.0.1"],
         ["probe", "name", "8080"],
         ["probe", "10.0.0.1", "x"],

@@ -165,7 +165,7 @@ def test_a_link_to_the_relay_is_let_through(api: Api, path: str) -> None:
         ({"command": ["sh"]}, "command"),
         ({"command": [*names.CONNECT, "more"]}, "command"),
         ({"command": names.CONNECT[:-1]}, "command"),
-        ({"command": [*names.PROGRAM, "serve", names.RUN, "600"]}, "command"),
+        ({"command": [*names.PROGRAM, "serve", names.RUN, "600", "1048576"]}, "command"),
         ({"command": [" ".join(names.CONNECT)]}, "command"),
         ({"container": "relay"}, "container"),
         ({"container": ""}, "container"),

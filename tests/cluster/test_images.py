@@ -185,6 +185,11 @@ class Pod:
     namespace: str
     relay: list[str]
 
+    @property
+    def serve(self) -> list[str]:
+        """What the relay is told to do where nothing else is said."""
+        return ["serve", self.run_dir, "60", str(1 << 30)]
+
     def start(self, container: dict[str, Any], *, inject: bool = True, **spec: Any) -> None:
         """Start it, with the relay brought by an init container or not, and wait until it runs."""
         self.name = f"pod-{secrets.token_hex(4)}"
@@ -198,7 +203,7 @@ class Pod:
             mount = {"name": "relay", "mountPath": "/target"}
             spec["initContainers"] = [hardened(images.reference("relay"), volumeMounts=[mount], **installs)]
         if "command" not in container and "args" not in container:
-            container["command"] = [*self.relay, "serve", self.run_dir, "60"]
+            container["command"] = [*self.relay, *self.serve]
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -295,7 +300,7 @@ def test_the_relay_runs_in_an_image_without_python(
     hello = next(links(pod).all_json(Kind.HELLO))
     assert hello["state"] == "starting"
     program = pod.python("print(open('/proc/1/cmdline').read().replace(chr(0), ' '))").split()
-    assert program == [*pod.relay, "serve", pod.run_dir, "60"]
+    assert program == [*pod.relay, *pod.serve]
 
 
 @HOST_USERS

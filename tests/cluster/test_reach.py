@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes import podspec
+from gateway.backends.kubernetes import names, podspec
 from tests.cluster.deployed import Deployed
 from tests.cluster.kubectl import PORT, Namespace, Pod, kubectl, until
-from tests.conformance.backend.visit import found_inside
+from tests.conformance.backend.visit import found_inside, script, visiting
 from tools.cluster import Cluster
 
 pytestmark = [pytest.mark.requires("cluster"), pytest.mark.gen_test(timeout=300)]
@@ -148,6 +148,40 @@ async def test_a_kernel_reaches_nobody_where_a_control_reaches_everybody(
         inside: dict[str, str] = await found_inside(backend, f"{code}\ntell(found)")
     assert [name for name, why in inside.items() if not why] == []
     assert inside.keys() == targets.keys()
+
+
+#: Listens where everybody could come, tells who came there from inside, and stays.
+_LISTEN = f"""
+import socket, subprocess, threading, time
+server = socket.create_server(("::", {PORT}), family=socket.AF_INET6, dualstack_ipv6=True)
+def serve():
+    while True:
+        server.accept()[0].close()
+threading.Thread(target=serve, daemon=True).start()
+def comes(address):
+    try:
+        socket.create_connection((address, {PORT}), 5).close()
+    except OSError as error:
+        return str(error)
+    return ""
+# Nobody outside knows them before it runs.
+own = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+tell({{address: comes(address) for address in own}})
+time.sleep(1000)
+"""
+
+
+async def test_nobody_reaches_a_kernel_that_listens(
+    there: Deployed, control: Pod, targets: dict[str, Target]
+) -> None:
+    ordinary = [address for name, (_, address, _) in targets.items() if name.startswith("an ordinary pod")]
+    assert [address for address in ordinary if not control.reaches(address)] == []
+    async with there.backend("listens") as backend, visiting(backend, script(_LISTEN)) as (sandbox, visit):
+        inside: dict[str, str] = await visit.found()
+        (pod,) = there.pods(f"{names.KERNEL_ID}={sandbox.kernel_id}")
+        addresses = [each["ip"] for each in pod["status"]["podIPs"]]
+        assert inside == dict.fromkeys(addresses, "")
+        assert [address for address in addresses if control.reaches(address)] == []
 
 
 async def test_a_kernel_sees_no_token_no_neighbour_and_nothing_of_the_gateway(

@@ -63,6 +63,7 @@ pod_settings: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "memory_request": st.integers(_MIB, 256 * _MIB),
         "cpus": st.floats(0.01, 2),
         "cpu_request": st.floats(0.001, 0.1),
+        "file_size": st.integers(64 * 1024, 256 * _MIB),
         "tmp_size": _folder,
         "home_size": _folder,
         "life": st.floats(1, 86400),

@@ -27,6 +27,8 @@ from gateway.transport.pipe import PipeTransport
 
 #: Seconds that a relay waits for a gateway.
 _ORPHAN = 120
+#: Bytes of the largest file that it lets its kernel write.
+_LARGEST_FILE = 1 << 30
 
 _PAUSE = 0.005
 
@@ -110,7 +112,9 @@ class SurvivorBackend(Backend):
         # Elsewhere than below the test's own folder, whose path is too long for sockets.
         home = tempfile.mkdtemp(prefix="survivor-")
         relay = [*command.program(sys.executable, str(self._folder / "relay")), "serve", f"{home}/run"]
-        process = _leave_running(subprocess.DEVNULL, f"> {home}/log 2>&1", *relay, str(_ORPHAN))
+        process = _leave_running(
+            subprocess.DEVNULL, f"> {home}/log 2>&1", *relay, str(_ORPHAN), str(_LARGEST_FILE)
+        )
         record = {
             "process": process,
             "identity": sweep.identity(process),

@@ -85,6 +85,7 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
     memory_request = Size(256 * MIB, config=True, help="Memory that the scheduler sets aside for a pod.")
     cpus = Float(2.0, config=True, help="Processors that a pod may use up, such as 0.5.")
     cpu_request = Float(0.1, config=True, help="Processors that the scheduler sets aside for a pod.")
+    file_size = Size(256 * MIB, config=True, help="Largest file that a process may write.")
     tmp_size = Size(256 * MIB, config=True, help="Size of /tmp; beyond it the pod is evicted.")
     home_size = Size(256 * MIB, config=True, help="Size of the home; beyond it the pod is evicted.")
     life = Float(86400.0, config=True, help="Seconds after which a pod is ended.")
@@ -112,7 +113,9 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
     def _default_kubeconfig(self) -> str:
         return self.environment.get("KUBECONFIG", "")
 
-    @validate("memory", "memory_request", "cpus", "cpu_request", "tmp_size", "home_size", "life")
+    @validate(
+        *("memory", "memory_request", "cpus", "cpu_request", "file_size", "tmp_size", "home_size", "life")
+    )
     def _can_work(self, proposal: Any) -> Any:
         return check_limit(self, proposal)
 
@@ -269,8 +272,9 @@ class KubernetesBackend(LoggingConfigurable, Backend, metaclass=BackendMeta):
         return [
             LimitReport("memory", format_size(self.memory), "the container's cgroup", False),
             self._limit_of_processes(),
-            LimitReport("open_files", f"{confine.OPEN_FILES} a process", "rlimit", False),
             LimitReport("cpus", f"{self.cpus:g}", "the container's cgroup", False),
+            LimitReport("file_size", format_size(self.file_size), "rlimit", False),
+            LimitReport("open_files", f"{confine.OPEN_FILES} a process", "rlimit", False),
             LimitReport("tmp_size", format_size(self.tmp_size), "the kubelet, which evicts", False),
             LimitReport("home_size", format_size(self.home_size), "the kubelet, which evicts", False),
             LimitReport("life", f"{self.life:g} s", "the kubelet", False),

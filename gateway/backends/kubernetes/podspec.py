@@ -29,6 +29,10 @@ SECURITY: dict[str, Any] = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
+#: Runtimes open the ports of the system to everybody in a pod, which Linux by itself does not (ip(7)). Each
+#: cluster has this one for safe, and Pod Security's `restricted` too.
+_SYSCTLS = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "1024"}]
+
 #: Bytes of the relay's volume, and of what the node keeps of a pod's logs.
 _RELAY_SIZE = 64 * MIB
 _LOG_SIZE = 64 * MIB
@@ -38,7 +42,8 @@ _GRACE = 1
 
 def executor(kernel_id: str, spec_name: str, owner: str, asked: Asked, settings: Settings) -> Pod:
     """The pod that holds one kernel."""
-    serve = [*names.PROGRAM, "serve", names.RUN, str(settings.orphan_timeout)]
+    numbers = (str(settings.orphan_timeout), str(asked.limits.file_size))
+    serve = [*names.PROGRAM, "serve", names.RUN, *numbers]
     labels = {names.KERNEL_ID: kernel_id, **({names.QUEUE: asked.queue} if asked.queue else {})}
     annotations = {names.SPEC: spec_name, names.OWNER: owner}
     return _pod(names.pod_name(kernel_id), labels, annotations, serve, asked, settings)
@@ -112,6 +117,7 @@ def _pod(
                 "runAsGroup": USER,
                 "runAsNonRoot": True,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                "sysctls": _SYSCTLS,
             },
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,

@@ -3,7 +3,7 @@
     {"metadata": {"sandbox": {
         "image": "registry.example/course:3", "relay": "built-in",
         "memory": "2GiB", "memory_request": "512MiB", "cpus": 1, "cpu_request": 0.2,
-        "tmp_size": "1GiB", "home_size": "1GiB", "life": 3600,
+        "file_size": "10MiB", "tmp_size": "1GiB", "home_size": "1GiB", "life": 3600,
         "runtime_class": "gvisor", "priority_class": "lessons", "queue": "students",
         "node_selector": {"pool": "kernels"}, "tolerations": [{...}],
         "affinity": {...}, "topology_spread": [{...}],
@@ -52,6 +52,7 @@ class Limits:
     memory_request: int
     cpus: float
     cpu_request: float
+    file_size: int
     tmp_size: int
     home_size: int
     life: float

@@ -21,7 +21,7 @@ from tools.cluster import Cluster
 
 __all__ = ["facts", "outcome"]
 
-TIGHT = {"memory": "256MiB", "tmp_size": "16MiB", "home_size": "16MiB"}
+TIGHT = {"memory": "256MiB", "file_size": "8MiB", "tmp_size": "16MiB", "home_size": "16MiB"}
 
 #: By which attempt other settings are needed. Processes take memory too, and their own limit is to end them.
 _SETTINGS: Mapping[str, Mapping[str, object]] = {
@@ -37,8 +37,6 @@ LIMITS: dict[str, float] = {
     "open_files": confine.OPEN_FILES,
     # The runtime's: CRI has no setting for it.
     "shm_size": parse_size("64MiB"),
-    # Nothing bounds one file by itself; this is how large those are that fill a folder.
-    "file_size": parse_size("8MiB"),
 }
 
 #: Seconds within which a kubelet evicts. It looks each ten, at figures that it gathers each minute.

@@ -6,46 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.kubernetes import names
 from tests.cluster.deployed import Deployed
-from tests.cluster.kubectl import Namespace
-from tests.conformance.backend.visit import found_inside, script, visiting
+from tests.conformance.backend.visit import found_inside
 
 pytestmark = [pytest.mark.requires("cluster", "pod-users"), pytest.mark.gen_test(timeout=300)]
-
-_PORT = 80
-
-#: Listens where everybody could come, tells who came there from inside, and stays.
-_LISTEN = f"""
-import socket, threading, time
-server = socket.create_server(("::", {_PORT}), family=socket.AF_INET6, dualstack_ipv6=True)
-def serve():
-    while True:
-        server.accept()[0].close()
-threading.Thread(target=serve, daemon=True).start()
-def comes(address):
-    try:
-        socket.create_connection((address, {_PORT}), 5).close()
-    except OSError as error:
-        return str(error)
-    return ""
-tell({{address: comes(address) for address in ADDRESSES}})
-time.sleep(1000)
-"""
-
-
-async def test_who_listens_in_an_executor_is_reached_by_nobody(there: Deployed, namespace: Namespace) -> None:
-    asking, ordinary = namespace.pods(asking={}, asked={})
-    assert [address for address in ordinary.addresses if not asking.reaches(address)] == []
-    # Nobody outside knows them before it runs, so it looks them up itself.
-    looks = "import subprocess\nwords = subprocess.run(['hostname', '-I'], capture_output=True, text=True)"
-    code = f"{looks}\nADDRESSES = words.stdout.split()\n{_LISTEN}"
-    async with there.backend("listens") as backend, visiting(backend, script(code)) as (sandbox, visit):
-        inside: dict[str, str] = await visit.found()
-        (pod,) = there.pods(f"{names.KERNEL_ID}={sandbox.kernel_id}")
-        addresses = [each["ip"] for each in pod["status"]["podIPs"]]
-        assert inside == dict.fromkeys(addresses, "")
-        assert [address for address in addresses if asking.reaches(address, _PORT)] == []
 
 
 async def test_the_symbols_of_the_kernel_have_no_addresses(there: Deployed) -> None:

@@ -24,6 +24,8 @@ from gateway.wire.framing import Frame, FrameDecoder, Kind, encode
 
 FAKE_KERNEL = Path(__file__).with_name("fake_kernel.py")
 DEADLINE = 30.0
+#: Bytes of the largest file that a relay which outlives its links lets anybody write.
+LARGEST_FILE = 64 << 20
 
 
 class Heard(NamedTuple):
@@ -341,9 +343,10 @@ class Server:
         self.run_dir = run_dir
         self._links: list[Relay] = []
         self.log_path = Path(f"{run_dir}.serve.stderr")
+        numbers = (str(patience), str(LARGEST_FILE))
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*argv, *command.program(sys.executable, str(folder)), "serve", run_dir, str(patience)],
+                [*argv, *command.program(sys.executable, str(folder)), "serve", run_dir, *numbers],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -177,7 +177,11 @@ def test_a_large_request_reaches_the_kernel_whole(ready: Relay) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["pipe"], ["/run/dir"], ["serve", "/run/dir"], ["serve", "/run/dir", "-1"], ["connect"]]
+    "words",
+    [
+        *([], ["pipe"], ["/run/dir"], ["connect"], ["serve", "/run/dir"], ["serve", "/run/dir", "60"]),
+        *(["serve", "/run/dir", "-1", "1"], ["serve", "/run/dir", "60", "1k"]),
+    ],
 )
 def test_a_wrong_command_line_is_answered_with_the_right_ones(folder: object, words: list[str]) -> None:
     argv = [sys.executable, "-I", "-S", f"{folder}/gateway/relay/__main__.py", *words]

@@ -47,6 +47,8 @@ HARDENING: dict[str, Any] = {
     "spec.securityContext.runAsGroup": 1000,
     "spec.securityContext.runAsNonRoot": True,
     "spec.securityContext.seccompProfile.type": "RuntimeDefault",
+    "spec.securityContext.sysctls[].name": "net.ipv4.ip_unprivileged_port_start",
+    "spec.securityContext.sysctls[].value": "1024",
     "spec.automountServiceAccountToken": False,
     "spec.enableServiceLinks": False,
     "spec.hostNetwork": False,
@@ -65,6 +67,7 @@ HARDENING: dict[str, Any] = {
         "serve",
         "/tmp/.relay",  # noqa: S108
         "600",
+        "268435456",
     ],
     "spec.containers[].env[].name": "HOME",
     "spec.containers[].env[].value": "/home/kernel",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -21,6 +22,7 @@ from gateway.app import JupyterGateway
 from gateway.app_pod import as_yaml
 from gateway.backends.base import SandboxRequest, SpecError
 from gateway.backends.kubernetes import KubernetesBackend
+from gateway.backends.kubernetes import settings as members
 from gateway.kernels.registry import Kernels
 from tests.support.pod_settings import pod_settings
 from tests.unit.kubernetes.leaves import DATA, HARDENING, SCHEDULED, leaves
@@ -52,6 +54,10 @@ def check(made: dict[str, Any]) -> set[str]:
     seen = set()
     for path, value in leaves(made):
         seen.add(path)
+        if path == "spec.containers[].command":
+            # The largest file is a limit as any other: its last word.
+            assert value[-1].isdecimal()
+            value = [*value[:-1], HARDENING[path][-1]]
         if path in HARDENING:
             assert value == HARDENING[path], path
         else:
@@ -150,6 +156,7 @@ def test_an_owner_or_a_name_is_an_annotation_and_nothing_else(hostile: str) -> N
         ({"cpus": 3}, ["cpus", "at most 2"]),
         ({"cpus": float("nan")}, ["cpus", "a number"]),
         ({"tmp_size": 1 << 40}, ["tmp_size", "at most 256 MiB"]),
+        ({"file_size": 1 << 40}, ["file_size", "at most 256 MiB"]),
         ({"home_size": -1}, ["home_size", "bytes"]),
         ({"life": 1e9}, ["life", "at most 86400"]),
         ({"processes": 10}, ["processes", "may have"]),
@@ -198,6 +205,15 @@ def test_a_wrong_setting_is_refused_by_name_and_with_what_is_allowed(
     assert all(word in str(refused.value) for word in words), refused.value
 
 
+def test_the_manual_explains_every_member_and_no_other() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text()
+    section = text.partition("## What a kernelspec may say")[2].partition("\n## ")[0]
+    found = [
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)
+    ]
+    assert sorted(found) == sorted(members.KNOWN)
+
+
 def test_a_kernelspec_that_needs_its_own_folder_is_refused() -> None:
     with pytest.raises(SpecError, match=r"\{resource_dir\}.*image"):
         KubernetesBackend().pod(request(argv=["sh", "/specs/mine/run"], resource_dir="/specs/mine"))
@@ -220,6 +236,7 @@ def test_a_kernelspec_that_needs_its_own_folder_is_refused() -> None:
         ("orphan_timeout", 0),
         ("life", 0),
         ("memory", 1),
+        ("file_size", 1),
         ("image_pull_policy", "Sometimes"),
     ],
 )
@@ -229,13 +246,13 @@ def test_a_configuration_that_cannot_work_is_refused_by_its_name(trait: str, val
 
 
 def test_configured_names_and_limits_reach_the_pod() -> None:
-    made = pod(
-        namespace="other", instance="second", labels={"app": "x", "component": "y"}, user_namespaces=False
-    )
+    labels = {"app": "x", "component": "y"}
+    made = pod(namespace="other", instance="second", labels=labels, user_namespaces=False, file_size="1MiB")
     assert made["metadata"]["namespace"] == "other"
     labels = made["metadata"]["labels"]
     assert (labels["app"], labels["component"], labels["integr8scode/instance"]) == ("x", "y", "second")
     assert "hostUsers" not in made["spec"]
+    assert made["spec"]["containers"][0]["command"][-1] == str(1 << 20)
 
 
 def test_a_request_never_exceeds_its_limit() -> None:

@@ -40,12 +40,15 @@ print(json.dumps({
 }))
 """
 
+#: Bytes of the largest file.
+_FILE = 12345
+
 _PARENT = f"""
 import subprocess, sys
 sys.path.insert(0, {str(ROOT)!r})
 if sys.argv[1] == "confined":
     from gateway.relay.confine import confine
-    confine()
+    confine({_FILE})
 subprocess.run([sys.executable, "-I", "-S", "-c", {_LOOK!r}], check=True)
 """
 
@@ -74,7 +77,8 @@ def test_a_child_has_the_filter_and_cannot_take_it_off() -> None:
 def test_a_child_has_the_limits() -> None:
     before, after = _child_of("bare")["limits"], _child_of("confined")["limits"]
     names = {getattr(resource, name): name for name in after}
-    lowered = {names[kind]: [value, value] for kind, value in confine._LIMITS.items()}
+    limits = {**confine._LIMITS, resource.RLIMIT_FSIZE: _FILE}
+    lowered = {names[kind]: [value, value] for kind, value in limits.items()}
     # The machine's own may be lower already.
     assert {name: after[name] for name in lowered} == {
         name: [value if before[name][1] == -1 else min(value, before[name][1])] * 2
@@ -97,5 +101,5 @@ def test_on_an_architecture_without_a_filter_nothing_is_served(monkeypatch: pyte
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "node", "6", "1", "s390x")))
     with pytest.raises(confine.NotConfinedError, match="no system call filter for the architecture 's390x'"):
-        confine.confine()
+        confine.confine(_FILE)
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
