@@ -3,7 +3,7 @@
 It runs as::
 
     <python> -I -S <folder>/gateway/relay/__main__.py pipe <run_dir>            ends with its stdin
-    <python> -I -S <folder>/gateway/relay/__main__.py serve <run_dir> <seconds> outlives its gateways
+    <python> -I -S <folder>/gateway/relay/__main__.py serve <run_dir> <seconds> <bytes> outlives its gateways
     <python> -I -S <folder>/gateway/relay/__main__.py connect <run_dir>         a gateway's way to the latter
     <python> -I -S <folder>/gateway/relay/__main__.py install <other_folder>    copies <folder> there
     <python> -I -S <folder>/gateway/relay/__main__.py canary <port>             what no sandbox may reach

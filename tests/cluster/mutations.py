@@ -157,7 +157,6 @@ FORBIDDEN_SECURITY: Object = {
     "fsGroupChangePolicy": "Always",
     "supplementalGroups": [0],
     "supplementalGroupsPolicy": "Strict",
-    "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
     "seLinuxOptions": {"type": "spc_t"},
     "seLinuxChangePolicy": "MountOption",
     "windowsOptions": {"runAsUserName": "ContainerAdministrator"},

@@ -366,6 +366,27 @@ def test_a_control_that_does_anything_but_probe_is_refused(
     assert "spec.containers[0].command" in refusal(api, unguarded, pod)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "/tmp/.relay", "600"],  # noqa: S108
+        ["serve", "/tmp/.relay", "600", "1k"],  # noqa: S108
+        ["serve", "/tmp/.relay", "soon", "1048576"],  # noqa: S108
+        ["serve", "/tmp/.relay", "600", "1048576", "more"],  # noqa: S108
+        ["serve", "/tmp/other", "600", "1048576"],  # noqa: S108
+        ["pipe", "/tmp/.relay", "600", "1048576"],  # noqa: S108
+    ],
+    ids=" ".join,
+)
+def test_an_executor_that_does_anything_but_serve_is_refused(
+    api: Api, unguarded: Installation, words: list[str]
+) -> None:
+    pod = pods.executor(unguarded.executors)
+    command = pod["spec"]["containers"][0]["command"]
+    pod["spec"]["containers"][0]["command"] = command[: command.index("serve")] + words
+    assert "spec.containers[0].command" in refusal(api, unguarded, pod)
+
+
 def test_an_executor_that_probes_is_refused(api: Api, unguarded: Installation) -> None:
     pod = pods.control(unguarded.executors, "10.0.0.1", 8080)
     pod["metadata"]["labels"]["component"] = "executor"

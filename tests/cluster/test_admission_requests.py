@@ -12,7 +12,7 @@ import pytest
 from gateway.backends.kubernetes import names
 from tests.cluster import pods
 from tests.cluster.api import Api
-from tests.cluster.installation import Installation
+from tests.cluster.installation import Installation, installed
 from tests.cluster.kubectl import kubectl, until
 
 pytestmark = pytest.mark.requires("cluster")
@@ -219,6 +219,25 @@ def test_scheduler_kubelet_and_deletion_do_their_work(api: Api, installation: In
     assert "/opt/relay/bin/ld.so" in container["state"]["terminated"]["message"]
     kubectl("delete", "--namespace", installation.executors, "pod", pod["metadata"]["name"])
     assert api.get(path).status == 404
+
+
+def test_a_pod_of_an_earlier_version_lives_on_and_is_judged_again_where_its_spec_changes(api: Api) -> None:
+    with installed() as place:
+        place.wait(api)
+        pod = pods.executor(place.executors, {"node_selector": {"no": "such"}})
+        del pod["spec"]["containers"][0]["command"][-1]
+        kubectl("delete", "validatingadmissionpolicybinding", place.policies[0])
+        until(lambda: not api.post(dry(place.pods), pod).refusal, "the policy is still in force")
+        assert api.post(place.pods, pod).refusal == ""
+        with place.overlay() as folder:
+            kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", str(folder))
+        place.wait(api)
+        assert "spec.containers[0].command" in api.post(dry(place.pods), pod).refusal
+
+        words = ("--namespace", place.executors, "pod", pod["metadata"]["name"])
+        kubectl("annotate", *words, "integr8scode/sessions=[]")
+        with pytest.raises(AssertionError, match=r"spec\.containers\[0\]\.command"):
+            kubectl("patch", *words, '--patch={"spec": {"activeDeadlineSeconds": 60}}')
 
 
 def test_in_other_namespaces_the_policies_say_nothing(api: Api) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.deployed import Deployed
-from tests.cluster.kubectl import Namespace, kubectl
+from tests.cluster.kubectl import Namespace, Pod, kubectl
 from tests.conformance.backend.visit import found_inside
 
 pytestmark = [pytest.mark.requires("cluster"), pytest.mark.gen_test(timeout=180)]
@@ -40,9 +40,8 @@ tell({path: [attempt(action, path) for action in (read, write, add, remove)] for
 
 
 @pytest.fixture
-def claim(there: Deployed, namespace: Namespace) -> Iterator[str]:
-    """The name of a claim of the executors' namespace; its volume is a folder of the node with one text."""
-    name = f"data-{secrets.token_hex(3)}"
+def writer(namespace: Namespace) -> Pod:
+    """A pod of the image that may write to its node."""
     container = {
         "name": "writer",
         "image": IMAGE,
@@ -51,7 +50,14 @@ def claim(there: Deployed, namespace: Namespace) -> Iterator[str]:
         "volumeMounts": [{"name": "node", "mountPath": "/volume"}],
     }
     node = {"name": "node", "hostPath": {"path": "/tmp", "type": "Directory"}}  # noqa: S108  # the node's
-    (writer,) = namespace.pods(writer={"spec": {"containers": [container], "volumes": [node]}})
+    (made,) = namespace.pods(writer={"spec": {"containers": [container], "volumes": [node]}})
+    return made
+
+
+@pytest.fixture
+def claim(there: Deployed, writer: Pod) -> Iterator[str]:
+    """The name of a claim of the executors' namespace; its volume is a folder of the node with one text."""
+    name = f"data-{secrets.token_hex(3)}"
     spec: dict[str, Any] = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
     volume = {
         "apiVersion": "v1",
@@ -78,7 +84,7 @@ def claim(there: Deployed, namespace: Namespace) -> Iterator[str]:
 
 
 async def test_a_kernel_reads_the_data_of_its_kernelspec_and_cannot_write_it(
-    there: Deployed, claim: str
+    there: Deployed, writer: Pod, claim: str
 ) -> None:
     kubectl(
         *("create", "configmap", claim, "--namespace", there.installation.executors),
@@ -92,7 +98,7 @@ async def test_a_kernel_reads_the_data_of_its_kernelspec_and_cannot_write_it(
     paths = {
         "/data/lesson/texts/text": "of a map",
         f"/data/{claim}/text": "of a claim",
-        f"/data/set/{IN_IMAGE}": None,
+        f"/data/set/{IN_IMAGE}": writer.run("cat", f"/{IN_IMAGE}").stdout,
     }
     async with there.backend("data") as backend:
         found: dict[str, list[str]] = await found_inside(
@@ -100,5 +106,6 @@ async def test_a_kernel_reads_the_data_of_its_kernelspec_and_cannot_write_it(
         )
     for path, text in paths.items():
         read, *changed = found[path]
-        assert read == text if text is not None else read.strip(), path
+        assert text
+        assert read == text, path
         assert {each.partition(": ")[2] for each in changed} == {"Read-only file system"}, path

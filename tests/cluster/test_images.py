@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from gateway import __version__
+from gateway.backends.kubernetes import names
 from gateway.relay.command import FOLDER
 from gateway.relay.install import TERMINATION_LOG
 from gateway.wire.framing import Kind
-from tests.cluster.deployed import import_images
+from tests.cluster.deployed import Deployed, import_images
 from tests.cluster.kubectl import PATIENCE_S, kubectl
+from tests.conformance.backend.visit import script, visiting
 from tests.integration.relay.harness import Relay
 from tools import images, packages
 
@@ -360,3 +362,18 @@ def test_the_gateways_image_runs_the_gateway(pod: Pod) -> None:
     pod.start(hardened(images.reference("gateway"), args=["--version"]), inject=False)
     pod.wait("jsonpath={.status.phase}=Succeeded")
     assert kubectl("logs", "--namespace", pod.namespace, pod.name) == f"{__version__}\n"
+
+
+@pytest.mark.gen_test(timeout=180)
+async def test_a_kernelspec_names_an_image_that_has_the_relay_and_no_container_brings_it(
+    there: Deployed,
+) -> None:
+    # Its one kernel is the relay's own interpreter.
+    interpreter = names.PROGRAM[: names.PROGRAM.index("-I")]
+    argv = [*interpreter, *script("tell(os.getppid())")[1:]]
+    asked = {"image": images.reference("relay"), "relay": "built-in"}
+    async with there.backend("named") as backend, visiting(backend, argv, settings=asked) as (sandbox, visit):
+        assert await visit.found() == 1
+        (pod,) = there.pods(f"{names.KERNEL_ID}={sandbox.kernel_id}")
+    assert "initContainers" not in pod["spec"]
+    assert [each["image"] for each in pod["spec"]["containers"]] == [asked["image"]]

@@ -255,6 +255,10 @@ def test_configured_names_and_limits_reach_the_pod() -> None:
     assert made["spec"]["containers"][0]["command"][-1] == str(1 << 20)
 
 
+def test_a_kernelspecs_largest_file_is_told_to_its_relay() -> None:
+    assert pod({"file_size": "1MiB"})["spec"]["containers"][0]["command"][-1] == str(1 << 20)
+
+
 def test_a_request_never_exceeds_its_limit() -> None:
     resources = pod({"memory": "64MiB", "cpus": 0.05})["spec"]["containers"][0]["resources"]
     assert resources["requests"]["memory"] == resources["limits"]["memory"] == str(64 << 20)
