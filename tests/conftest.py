@@ -9,6 +9,7 @@ put in its place, and `io_loop` is replaced. The rest of the plugin is used as i
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import types
@@ -22,6 +23,9 @@ if "pkg_resources" not in sys.modules:
     stand_in = types.ModuleType("pkg_resources")
     stand_in.parse_version = Version  # type: ignore[attr-defined]
     sys.modules["pkg_resources"] = stand_in
+
+# Seconds that a test may take which says nothing of it: its own 5 are little where all processors are busy.
+os.environ.setdefault("ASYNC_TEST_TIMEOUT", "60")
 
 pytest_plugins = ["pytest_tornado.plugin", "tests.support.platforms"]
 

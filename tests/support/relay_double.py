@@ -12,6 +12,7 @@ from typing import Any
 from gateway.transport.base import Transport, TransportClosedError
 from gateway.wire import framing
 from gateway.wire.framing import Frame, FrameDecoder, Kind
+from tests.support.patience import PATIENCE
 
 
 class MemoryTransport(Transport):
@@ -85,7 +86,7 @@ class RelayDouble:
     def end(self) -> None:
         self.transport.to_gateway.put_nowait(b"")
 
-    async def hear(self, *kinds: Kind, within: float = 2) -> Frame:
+    async def hear(self, *kinds: Kind, within: float = PATIENCE) -> Frame:
         """The gateway's next frame of these kinds; frames before it are dropped."""
         async with asyncio.timeout(within):
             while True:

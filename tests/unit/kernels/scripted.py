@@ -18,6 +18,7 @@ from gateway.kernels.launch import KernelSettings, Launch
 from gateway.wire import messages
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble
+from tests.support.patience import PATIENCE
 from tests.support.relay_double import RelayDouble
 
 SETTINGS = KernelSettings(
@@ -110,7 +111,7 @@ async def seen(attachment: Attachment, count: int) -> list[tuple[str, str, dict]
 
 
 async def became(kernel: Kernel, state: str) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         while kernel.execution_state != state:  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.005)
 

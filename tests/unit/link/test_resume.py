@@ -14,6 +14,7 @@ from gateway.link import ControlError, Inbox, Link, LinkClosedError
 from gateway.transport.base import Transport, TransportBrokenError
 from gateway.wire import framing
 from gateway.wire.framing import Kind
+from tests.support.patience import PATIENCE
 from tests.support.relay_double import RelayDouble
 from tests.unit.link.test_link import Listener, message
 
@@ -83,7 +84,7 @@ async def take_two(inbox: Inbox) -> list[tuple[int, bytes]]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110  # what is waited for sets no event
             await asyncio.sleep(0)
 

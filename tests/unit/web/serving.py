@@ -28,6 +28,7 @@ from gateway.web.routes import close_application, make_application, make_server
 from gateway.web.settings import WebSettings
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble, SandboxDouble
+from tests.support.patience import PATIENCE
 
 TOKEN = "a-token-that-no-log-may-show"  # noqa: S105  # a test's
 LOGO = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
@@ -202,7 +203,7 @@ async def gateway(
         await backend.close()
 
 
-async def until(condition: Callable[[], bool], within: float = 5) -> None:
+async def until(condition: Callable[[], bool], within: float = PATIENCE) -> None:
     """Wait until the condition holds; fails with it after `within` seconds."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110  # it is a poll, with a deadline

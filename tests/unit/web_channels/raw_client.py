@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.web.protocol import SUBPROTOCOL
+from tests.support.patience import PATIENCE
 from tests.unit.web_channels.serving import TOKEN, Gateway
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -71,7 +72,7 @@ class RawClient:
 
     # -- receiving ----------------------------------------------------------------------------------
 
-    async def frame(self, within: float = 5) -> tuple[int, bytes]:
+    async def frame(self, within: float = PATIENCE) -> tuple[int, bytes]:
         """The gateway's next frame: opcode and payload."""
         async with asyncio.timeout(within):
             first, length = await self._read(2)
@@ -98,7 +99,7 @@ class RawClient:
 
     async def ended(self) -> None:
         """Wait for the end of the connection; what still comes is dropped."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             try:
                 while await asyncio.get_running_loop().sock_recv(self.socket, 1 << 16):
                     pass

@@ -33,6 +33,7 @@ from gateway.web.settings import WebSettings
 from gateway.wire import messages
 from gateway.wire.framing import SEQUENCE, Kind
 from tests.support.backend_double import BackendDouble
+from tests.support.patience import PATIENCE
 from tests.support.relay_double import RelayDouble
 
 TOKEN = "a-token-that-no-log-may-show"  # noqa: S105  # a test's
@@ -182,7 +183,7 @@ def _kernel(backend: BackendDouble, owner: str) -> Kernel:
     )
 
 
-async def until(condition: Callable[[], bool], within: float = 5) -> None:
+async def until(condition: Callable[[], bool], within: float = PATIENCE) -> None:
     """Wait until the condition holds; fails with it after `within` seconds."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110  # most conditions here have no event
@@ -214,7 +215,7 @@ async def acknowledged(relay: RelayDouble, route: int) -> int:
     return int(sequence)
 
 
-async def received(client: WebSocketClientConnection, within: float = 5) -> str | bytes | None:
+async def received(client: WebSocketClientConnection, within: float = PATIENCE) -> str | bytes | None:
     return await asyncio.wait_for(client.read_message(), within)
 
 

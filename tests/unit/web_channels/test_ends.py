@@ -14,6 +14,7 @@ from gateway.web.channels import ChannelsHandler
 from gateway.web.connection import Connection
 from gateway.wire.framing import SEQUENCE, Kind
 from gateway.wire.window import reach
+from tests.support.patience import PATIENCE
 from tests.unit.web_channels.raw_client import BINARY, CLOSE, PING, PONG, RawClient, frame, header
 from tests.unit.web_channels.serving import (
     MAX_MESSAGE,
@@ -127,7 +128,7 @@ BYTES_IN = ("jupyter_gateway_websocket_bytes_total", {"direction": "in"})
 async def settled(value) -> float:
     """The value once it has not changed for 0.3 s."""
     last = -1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (now := value()) != last:
             last = now
             await asyncio.sleep(0.3)
@@ -190,12 +191,12 @@ async def test_nothing_of_a_websocket_that_has_ended_is_kept_alive(monkeypatch):
             assert (await client.frame())[0] == BINARY
             assert len(living(Connection)) == 1
         await relay.hear(Kind.CLOSE)
-        await until(lambda: not living(Connection) + living(ChannelsHandler))
+        await until(lambda: not living(Connection, ChannelsHandler))
 
 
-def living(kind: type) -> list[object]:
+def living(*kinds: type) -> list[object]:
     gc.collect()
-    return [thing for thing in gc.get_objects() if isinstance(thing, kind)]
+    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
 
 
 @pytest.mark.gen_test
