@@ -98,10 +98,9 @@ class Controls:
     async def show(self, asked: Asked, canary: Canary) -> None:
         """Return once a control like this pod has reached the canary. Raises `IsolationError`."""
         key = json.dumps([dataclasses.asdict(asked), canary], default=str, sort_keys=True)
-        clock = asyncio.get_running_loop().time
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            began = clock()
+            began = asyncio.get_running_loop().time()
             for each in [each for each, at in self.shown.items() if began - at >= self._age]:
                 del self.shown[each]
             if key in self.shown:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.backends.bubblewrap.lastwords import LastWords
+from tests.support.patience import until
 
 pytestmark = pytest.mark.gen_test(timeout=30)
 
@@ -25,12 +26,6 @@ async def heard() -> AsyncIterator[tuple[LastWords, socket.socket, list[str]]]:
         theirs.setblocking(False)
         yield words, theirs, logged
     await words.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # what is waited for comes by a socket
-            await asyncio.sleep(0.005)
 
 
 async def test_lines_are_logged_as_they_come_and_kept() -> None:

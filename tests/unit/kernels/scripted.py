@@ -18,7 +18,7 @@ from gateway.kernels.launch import KernelSettings, Launch
 from gateway.wire import messages
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble
-from tests.support.patience import PATIENCE
+from tests.support.patience import until
 from tests.support.relay_double import RelayDouble
 
 SETTINGS = KernelSettings(
@@ -111,9 +111,7 @@ async def seen(attachment: Attachment, count: int) -> list[tuple[str, str, dict]
 
 
 async def became(kernel: Kernel, state: str) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while kernel.execution_state != state:  # noqa: ASYNC110  # there is no event to wait for
-            await asyncio.sleep(0.005)
+    await until(lambda: kernel.execution_state == state)
 
 
 def assert_ended(told: list[tuple[str, str, dict]], reason: str) -> None:

@@ -14,7 +14,7 @@ from gateway.kernels.outstanding import MAX_HEADER, MAX_HEADERS, Outstanding, Re
 from gateway.wire.framing import Kind
 from gateway.wire.window import reach
 from tests.support.backend_double import BackendDouble
-from tests.support.patience import PATIENCE
+from tests.support.patience import until
 from tests.unit.kernels.scripted import (
     SETTINGS,
     asked,
@@ -124,9 +124,7 @@ async def test_a_kernel_that_was_given_up_stays_dead_when_its_sandbox_ends_too()
         relay.say_json(Kind.DIED, {"reason": "Second."})
         await became(kernel, "dead")
         backend.made[0].die("it was killed by SIGKILL")
-        async with asyncio.timeout(PATIENCE):
-            while not backend.made[0].destroyed:  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.005)
+        await until(lambda: backend.made[0].destroyed)
         assert (kernel.execution_state, len(backend.made)) == ("dead", 1)
         assert kernel.reason == "Second. It has been restarted 1 times and is given up."
 
@@ -189,18 +187,14 @@ async def test_requests_to_a_dead_kernel_wait_for_their_sender_and_cost_a_bystan
                 await sender.send(request())
 
         sending = asyncio.ensure_future(send_many())
-        async with asyncio.timeout(PATIENCE):
-            while sender.inbox.size < SETTINGS.window:  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.005)
+        await until(lambda: sender.inbox.size >= SETTINGS.window)
         full = sender.inbox.size
         for _ in range(10):
             await asyncio.sleep(0)
         assert sender.inbox.size == full < 1.1 * SETTINGS.window
         assert bystander.inbox.size < 1.1 * SETTINGS.window
         assert await sender.receive()
-        async with asyncio.timeout(PATIENCE):
-            while sender.inbox.size == 0:  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.005)
+        await until(lambda: sender.inbox.size != 0)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
@@ -213,9 +207,7 @@ async def test_a_client_that_was_cut_off_hears_the_end_of_its_request_when_it_co
         bound = reach(SETTINGS.window, SETTINGS.max_message)
         for _ in range(bound // SETTINGS.max_message + 1):
             relay.say_message(bytes(SETTINGS.max_message), number)
-        async with asyncio.timeout(PATIENCE):
-            while not slow.inbox.is_closed:  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.005)
+        await until(lambda: slow.inbox.is_closed)
         await slow.send(request())
         await relay.hear(Kind.MESSAGE)
         backend.made[0].die("it was killed by SIGKILL")

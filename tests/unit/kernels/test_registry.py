@@ -28,9 +28,9 @@ from gateway.kernels.registry import Kernels
 from gateway.kernels.specs import KernelSpecs
 from gateway.wire.framing import DEFAULT_MAX_MESSAGE, Kind
 from tests.support.backend_double import BackendDouble
-from tests.support.patience import PATIENCE
+from tests.support.patience import until
 from tests.support.relay_double import RelayDouble
-from tests.unit.kernels.scripted import open_route, request
+from tests.unit.kernels.scripted import became, open_route, request
 
 
 def write_spec(folder: Path, name: str, **members: Any) -> Path:
@@ -78,9 +78,7 @@ class Clock:
     async def looked_at(self) -> None:
         """Wait until the time was asked for twice more: by the culler, where nothing else goes on."""
         before = self._looks
-        async with asyncio.timeout(PATIENCE):
-            while self._looks < before + 2:  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.005)
+        await until(lambda: self._looks >= before + 2)
 
     def pass_by(self, seconds: float) -> None:
         self.now += datetime.timedelta(seconds=seconds)
@@ -107,9 +105,8 @@ async def test_a_kernel_that_a_clients_request_has_shut_down_is_deleted(folder):
         relay.answer(await relay.hear_control("start"))
         await kernel.wait_ready()
         relay.say_json(Kind.DIED, {"reason": "It ended with exit code 0.", "asked": "shutdown"})
-        async with asyncio.timeout(PATIENCE), backend.obeying():
-            while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
-                await asyncio.sleep(0.01)
+        async with backend.obeying():
+            await until(lambda: not kernels.list())
 
 
 @pytest.mark.gen_test
@@ -182,9 +179,8 @@ async def test_what_is_culled_after_its_time(folder, traits, state, connected, c
         assert kernels.list() == [kernel]
         clock.pass_by(2)
         if culled:
-            async with asyncio.timeout(PATIENCE), backend.obeying():
-                while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
-                    await asyncio.sleep(0.01)
+            async with backend.obeying():
+                await until(lambda: not kernels.list())
         else:
             await asyncio.sleep(0.1)
             assert kernels.list() == [kernel]
@@ -197,9 +193,7 @@ async def start_busy(kernels: Kernels, backend: BackendDouble) -> RelayDouble:
     relay.answer(await relay.hear_control("start"))
     await kernel.wait_ready()
     relay.say(Kind.STATE, payload=b"\x02")
-    async with asyncio.timeout(PATIENCE):
-        while kernel.execution_state != "busy":  # noqa: ASYNC110  # there is no event to wait for
-            await asyncio.sleep(0.005)
+    await became(kernel, "busy")
     return relay
 
 
@@ -257,9 +251,7 @@ async def test_a_kernel_is_not_culled_while_messages_go_either_way(folder, direc
                 await clock.looked_at()
                 assert len(kernels.list()) == 1
             clock.pass_by(61)
-            async with asyncio.timeout(PATIENCE):
-                while kernels.list():  # noqa: ASYNC110  # there is no event to wait for
-                    await asyncio.sleep(0.01)
+            await until(lambda: not kernels.list())
 
 
 @pytest.mark.gen_test

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from gateway.web.routes import close_application, make_application, make_server
 from gateway.web.settings import WebSettings
 from gateway.wire.framing import Kind
 from tests.support.backend_double import BackendDouble, SandboxDouble
-from tests.support.patience import PATIENCE
 
 TOKEN = "a-token-that-no-log-may-show"  # noqa: S105  # a test's
 LOGO = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
@@ -201,10 +200,3 @@ async def gateway(
         await close_application(application)
         assert all(sandbox.destroyed for sandbox in backend.made)
         await backend.close()
-
-
-async def until(condition: Callable[[], bool], within: float = PATIENCE) -> None:
-    """Wait until the condition holds; fails with it after `within` seconds."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110  # it is a poll, with a deadline
-            await asyncio.sleep(0.01)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.backends.base import BackendError, CapacityError
-from tests.unit.web.serving import gateway, until
+from tests.support.patience import until
+from tests.unit.web.serving import gateway
 
 
 @pytest.mark.gen_test

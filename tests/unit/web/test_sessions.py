@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.web.serving import Gateway, gateway, until
+from tests.support.patience import until
+from tests.unit.web.serving import Gateway, gateway
 
 NOTEBOOK = {"path": "a.ipynb", "type": "notebook", "name": "a.ipynb", "kernel": {"name": "python3"}}
 

@@ -8,7 +8,7 @@ import datetime
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -33,7 +33,7 @@ from gateway.web.settings import WebSettings
 from gateway.wire import messages
 from gateway.wire.framing import SEQUENCE, Kind
 from tests.support.backend_double import BackendDouble
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, until
 from tests.support.relay_double import RelayDouble
 
 TOKEN = "a-token-that-no-log-may-show"  # noqa: S105  # a test's
@@ -181,13 +181,6 @@ def _kernel(backend: BackendDouble, owner: str) -> Kernel:
         logging.getLogger("test"),
         on_over=lambda _: None,
     )
-
-
-async def until(condition: Callable[[], bool], within: float = PATIENCE) -> None:
-    """Wait until the condition holds; fails with it after `within` seconds."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110  # most conditions here have no event
-            await asyncio.sleep(0.01)
 
 
 def parts(msg_id: str = "m-1", msg_type: str = "execute_request", **content: object) -> list[bytes]:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from gateway.wire.framing import Kind
+from tests.support.patience import until
 from tests.unit.web_channels.raw_client import BINARY, TEXT, RawClient, frame, header
-from tests.unit.web_channels.serving import MAX_MESSAGE, gateway, message, opened, parts, until
+from tests.unit.web_channels.serving import MAX_MESSAGE, gateway, message, opened, parts
 
 
 class Row(NamedTuple):

@@ -14,6 +14,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
 from gateway.observability import REDACTED, PlainFormatter
 from gateway.wire.framing import Kind
+from tests.support.patience import until
 from tests.unit.web_channels.raw_client import BINARY, TEXT, RawClient, frame
 from tests.unit.web_channels.serving import (
     MAX_MESSAGE,
@@ -24,7 +25,6 @@ from tests.unit.web_channels.serving import (
     opened,
     parts,
     received,
-    until,
 )
 
 ORIGIN = "Origin: http://127.0.0.1:{port}\r\n"

@@ -14,7 +14,7 @@ from gateway.web.channels import ChannelsHandler
 from gateway.web.connection import Connection
 from gateway.wire.framing import SEQUENCE, Kind
 from gateway.wire.window import reach
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, until
 from tests.unit.web_channels.raw_client import BINARY, CLOSE, PING, PONG, RawClient, frame, header
 from tests.unit.web_channels.serving import (
     MAX_MESSAGE,
@@ -25,7 +25,6 @@ from tests.unit.web_channels.serving import (
     opened,
     parts,
     received,
-    until,
 )
 
 TAKEN_OVER = (1000, "This session goes on in another connection.")

@@ -23,6 +23,7 @@ from traitlets.config import LoggingConfigurable
 from gateway.lab import GatewayConnection
 from gateway.web.protocol import SUBPROTOCOL
 from gateway.wire.framing import Kind
+from tests.support.patience import until
 from tests.unit.web_channels.raw_client import BINARY, PING, PONG, TEXT, RawClient
 from tests.unit.web_channels.serving import (
     TOKEN,
@@ -31,7 +32,6 @@ from tests.unit.web_channels.serving import (
     gateway,
     message,
     opened,
-    until,
 )
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from gateway.web.connection import Receipts
 from gateway.wire.framing import Kind
+from tests.support.patience import until
 from tests.unit.web_channels.raw_client import BINARY, CLOSE, PING, PONG, RawClient, frame
-from tests.unit.web_channels.serving import acknowledged, gateway, message, opened, received, until
+from tests.unit.web_channels.serving import acknowledged, gateway, message, opened, received
 
 
 @pytest.mark.gen_test
