@@ -179,6 +179,9 @@ class KubeExecTransport(Transport):
             # What tornado writes must not be cancelled, or its own callback fails. It ends with the bytes or
             # with the connection.
             await asyncio.shield(writing)
+            # The goodbye may have taken the rest along, where there had just come room for it.
+            if self._closed:
+                raise TransportClosedError(_CLOSED)
         except asyncio.CancelledError:
             self._send_fault = _CANCELLED
             raise
