@@ -64,7 +64,7 @@ async def test_a_websocket_of_text_frames_runs_a_cell(gateway: Gateway) -> None:
     websocket.close()
     while await websocket.read_message() is not None:
         pass  # until the gateway has closed it too, Tornado's task for it runs
-    assert [m["content"]["text"] for m in heard if m["header"]["msg_type"] == "stream"] == ["42\n"]
+    assert "".join(m["content"]["text"] for m in heard if m["header"]["msg_type"] == "stream") == "42\n"
     assert gateway.call("DELETE", f"/api/kernels/{kernel['id']}")[0] == 204
 
 

@@ -40,14 +40,14 @@ async def connect(lab: Server, kernel: str, *subprotocols: str) -> WebSocketClie
     return await websocket_connect(url, subprotocols=[*subprotocols] or None)
 
 
-async def run(websocket: WebSocketClientConnection, code: str) -> list[str]:
+async def run(websocket: WebSocketClientConnection, code: str) -> str:
     """Run a cell over text frames; what it printed."""
     request = execute_request(code)
     await websocket.write_message(json.dumps(request))
     heard: list[dict[str, Any]] = []
     while not is_end(heard, request):
         heard.append(json.loads(await websocket.read_message() or ""))
-    return [m["content"]["text"] for m in heard if m["header"]["msg_type"] == "stream"]
+    return "".join(m["content"]["text"] for m in heard if m["header"]["msg_type"] == "stream")
 
 
 async def end(websocket: WebSocketClientConnection) -> tuple[int | None, str]:
@@ -65,7 +65,7 @@ async def test_a_page_without_the_subprotocol_speaks_text_to_the_gateway(lab: Se
     kernel = start_kernel(lab)
     websocket = await connect(lab, kernel)
     assert websocket.selected_subprotocol is None
-    assert await run(websocket, "print(6 * 7)") == ["42\n"]
+    assert await run(websocket, "print(6 * 7)") == "42\n"
     websocket.close()
     await end(websocket)
     assert lab.call("DELETE", f"/api/kernels/{kernel}")[0] == 204

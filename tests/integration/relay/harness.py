@@ -274,8 +274,11 @@ class Relay:
         msg_id, data = execute(code)
         self.message(data, route)
         self.until(lambda: self.is_idle(msg_id), seconds)
-        text = "".join(m.content["text"] for m in self.published(msg_id) if m.kind == "stream")
-        return text, str(self.replies(msg_id)[0].content["status"])
+        return self.printed(msg_id), str(self.replies(msg_id)[0].content["status"])
+
+    def printed(self, msg_id: str) -> str:
+        """The text of that request's streams, whose lines a busy kernel may cut in two."""
+        return "".join(m.content["text"] for m in self.published(msg_id) if m.kind == "stream")
 
     def ping(self) -> None:
         """Return when all has been heard that the relay had written by now."""
