@@ -179,19 +179,18 @@ class KubeExecTransport(Transport):
             # What tornado writes must not be cancelled, or its own callback fails. It ends with the bytes or
             # with the connection.
             await asyncio.shield(writing)
-            # The goodbye may have taken the rest along, where there had just come room for it.
-            if self._closed:
-                raise TransportClosedError(_CLOSED)
         except asyncio.CancelledError:
             self._send_fault = _CANCELLED
             raise
         except WebSocketClosedError:
-            if self._closed:
-                raise TransportClosedError(_CLOSED) from None
-            self._send_fault = self._arrivals.over or _GONE
-            raise TransportBrokenError(self._send_fault) from None
+            if not self._closed:
+                self._send_fault = self._arrivals.over or _GONE
+                raise TransportBrokenError(self._send_fault) from None
         finally:
             self._sending = False
+        # Also where all bytes are gone: the goodbye takes the rest along if there has just come room for it.
+        if self._closed:
+            raise TransportClosedError(_CLOSED)
 
     def _check_sending(self) -> None:
         if self._closed:

@@ -11,7 +11,7 @@ import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.e2e.servers import Gateway, Server, running_gateway, running_lab
-from tests.e2e.test_by_hand import execute_request, is_end
+from tests.e2e.test_by_hand import execute_request, is_end, printed
 
 V1 = "v1.kernel.websocket.jupyter.org"
 
@@ -47,7 +47,7 @@ async def run(websocket: WebSocketClientConnection, code: str) -> str:
     heard: list[dict[str, Any]] = []
     while not is_end(heard, request):
         heard.append(json.loads(await websocket.read_message() or ""))
-    return "".join(m["content"]["text"] for m in heard if m["header"]["msg_type"] == "stream")
+    return "".join(map(printed, heard))
 
 
 async def end(websocket: WebSocketClientConnection) -> tuple[int | None, str]:
@@ -109,11 +109,6 @@ async def hear(websocket: WebSocketClientConnection, wanted: str) -> list[dict[s
     while wanted not in "".join(map(printed, heard)):
         heard.append(json.loads(await websocket.read_message() or ""))
     return heard
-
-
-def printed(message: dict[str, Any]) -> str:
-    """What a message says that a cell printed."""
-    return str(message["content"]["text"]) if message["header"]["msg_type"] == "stream" else ""
 
 
 @pytest.mark.gen_test(timeout=60)
